@@ -1,0 +1,1 @@
+"""The control plane: `Engine.handle(event, now)` gives commands, and is pure."""

@@ -1,0 +1,1 @@
+"""From a log of events and commands to TTFT, TPOT, ITL and goodput."""

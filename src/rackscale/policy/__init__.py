@@ -1,0 +1,1 @@
+"""Pure decisions: which blocks, which prefix, which work enters the next step."""

@@ -1,0 +1,1 @@
+"""Performs step plans: torch, kernels, sampling."""

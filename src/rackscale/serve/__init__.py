@@ -1,0 +1,1 @@
+"""The server: processes, Dynamo's HTTP frontend, and the clock."""
