@@ -1,7 +1,15 @@
 """The vocabulary: requests, events, commands, plans, ids, units and errors. It decides nothing."""
 
 from rackscale.core.columns import IntColumn, column
-from rackscale.core.commands import Command, Emit, Finish, FinishReason, Refuse, RefuseReason, RunStep
+from rackscale.core.commands import (
+    Command,
+    Emit,
+    Finish,
+    FinishReason,
+    Refuse,
+    RefuseReason,
+    RunStep,
+)
 from rackscale.core.errors import (
     CapacityError,
     QueueFullError,

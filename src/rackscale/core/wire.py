@@ -23,7 +23,7 @@ def _to_bytes(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no wire form")
 
 
-def _from_wire(kind: type, value: Any) -> Any:
+def _from_wire(_kind: type, value: Any) -> Any:
     if isinstance(value, bytes):
         return np.frombuffer(value, dtype="<i4")
     if isinstance(value, list):

@@ -1,1 +1,20 @@
 """The control plane: `Engine.handle(event, now)` gives commands, and is pure."""
+
+from rackscale.engine.engine import Engine, build
+from rackscale.engine.log import Entry, entry_line, header_line, read_entries, read_header
+from rackscale.engine.replay import ReplayReport, replay
+from rackscale.engine.stats import EngineStats, GroupStats
+
+__all__ = [
+    "Engine",
+    "EngineStats",
+    "Entry",
+    "GroupStats",
+    "ReplayReport",
+    "build",
+    "entry_line",
+    "header_line",
+    "read_entries",
+    "read_header",
+    "replay",
+]

@@ -18,6 +18,7 @@ from rackscale.specs.model import (
     Scoring,
     YarnScaling,
 )
+from rackscale.specs.sizing import one_rank
 
 __all__ = [
     "Activation",
@@ -38,4 +39,5 @@ __all__ = [
     "RouterSpec",
     "Scoring",
     "YarnScaling",
+    "one_rank",
 ]

@@ -1,0 +1,49 @@
+# Two commands matter: `make serve` and `make test`. Each does its own set-up.
+.DELETE_ON_ERROR:
+.PHONY: setup serve test check lint types layers dead bench docs clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.rackscale-installed
+MODEL ?= models/austen-moe
+PYTHON ?= python3
+NATIVE := CMakeLists.txt $(wildcard src/rackscale/runtime/csrc/*)
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml $(NATIVE)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+serve: setup
+	$(BIN)/rackscale serve $(MODEL) $(ARGS)
+
+test: setup
+	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+check: lint types layers dead test
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+layers: setup
+	$(BIN)/lint-imports
+
+dead: setup
+	$(BIN)/vulture
+
+bench: setup
+	$(BIN)/python bench/control_plane.py
+	$(BIN)/python bench/serve.py
+
+docs: setup
+	$(BIN)/python docs/build.py
+
+clean:
+	rm -rf build dist site .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

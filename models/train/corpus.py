@@ -1,0 +1,122 @@
+"""The text: public-domain prose from Debian packages, cut into training and held-out parts.
+
+    apt-get download r-cran-janeaustenr bible-kjv bible-kjv-text      # anywhere; no root needed
+    python models/train/corpus.py DEB_FOLDER OUT_FOLDER
+
+writes train.txt (a form feed between documents) and heldout.txt. A document is a chapter. Lines that the
+source wraps are joined: a paragraph is a line, and a blank line parts paragraphs. Held out are the last
+chapters of each novel, at least `HELD_OUT_SHARE` of it, which training never sees.
+"""
+
+import argparse
+import gzip
+import re
+import struct
+import subprocess
+import tempfile
+import zlib
+from pathlib import Path
+
+HELD_OUT_SHARE = 0.04
+DOCUMENT_BREAK = "\f"
+CHAPTER = re.compile(r"^(chapter|volume|preface|the end|finis)\b.*$", re.IGNORECASE)
+STRING = b"\x00\x04\x00\x09"  # R's serialisation: a CHARSXP, then its length and bytes
+
+
+def unpack(folder: Path, package: str, into: Path) -> Path:
+    """The root of a Debian package's files."""
+    (archive,) = folder.glob(f"{package}_*.deb")
+    subprocess.run(["dpkg", "-x", str(archive), str(into)], check=True)
+    return into
+
+
+def novels(root: Path) -> list[list[str]]:
+    """The six novels, each as its lines, out of R's lazy-load database."""
+    data = next(root.rglob("janeaustenr/data/Rdata.rdb")).read_bytes()
+    index = gzip.decompress(next(root.rglob("janeaustenr/data/Rdata.rdx")).read_bytes())
+    lines = []
+    for match in re.finditer(rb"\x00\x00\x00\x0d\x00\x00\x00\x02(.{8})", index, re.DOTALL):
+        start, size = struct.unpack(">II", match.group(1))
+        lines.append(strings(zlib.decompress(data[start + 4 : start + size])))
+    return lines
+
+
+def strings(serialised: bytes) -> list[str]:
+    """The character vector that R serialised."""
+    found, at = [], serialised.index(STRING)
+    while serialised[at : at + 2] == STRING[:2]:
+        (size,) = struct.unpack(">I", serialised[at + 4 : at + 8])
+        found.append(serialised[at + 8 : at + 8 + size].decode())
+        at += 8 + size
+    return found
+
+
+def chapters(lines: list[str]) -> list[str]:
+    """A novel's chapters, each a text of paragraphs. Headings stay; the title page goes."""
+    documents: list[list[str]] = [[]]
+    for paragraph in paragraphs(lines):
+        if CHAPTER.match(paragraph) and len(documents[-1]) > 1:
+            documents.append([])
+        documents[-1].append(paragraph)
+    return ["\n\n".join(document) + "\n" for document in documents if len(document) > 1]
+
+
+def paragraphs(lines: list[str]) -> list[str]:
+    """Runs of lines without a blank one between them, joined."""
+    text = "\n".join(line.strip() for line in lines)
+    return [" ".join(part.split()) for part in re.split(r"\n{2,}", text) if part.strip()]
+
+
+def bible(root: Path) -> list[str]:
+    """The King James Version, a document for each chapter."""
+    program = next(root.rglob("bin/bible"))
+    data = next(root.rglob("bible.data"))
+    text = subprocess.run(
+        [str(program), "-p", str(data.parent), "-f", "gen1:1-rev22:21"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    verses: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        match = re.match(r"(\w+ ?\d+):\d+ (.*)", line)
+        if match:
+            verses.setdefault(match.group(1), []).append(match.group(2))
+    return [" ".join(chapter) + "\n" for chapter in verses.values()]
+
+
+def split(documents: list[str]) -> tuple[list[str], list[str]]:
+    """Training and held-out documents: the last ones are held out."""
+    total, held = sum(map(len, documents)), 0
+    cut = len(documents)
+    while held < HELD_OUT_SHARE * total:
+        cut -= 1
+        held += len(documents[cut])
+    return documents[:cut], documents[cut:]
+
+
+def main() -> None:
+    """Write the two files and say how large they are."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packages", type=Path)
+    parser.add_argument("out", type=Path)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    train: list[str] = []
+    held_out: list[str] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        for package in ("r-cran-janeaustenr", "bible-kjv", "bible-kjv-text"):
+            unpack(options.packages, package, root)
+        for lines in novels(root):
+            kept, held = split(chapters(lines))
+            train += kept
+            held_out += held
+        other = bible(root)
+    (options.out / "train.txt").write_text(DOCUMENT_BREAK.join(train))
+    (options.out / "other.txt").write_text(DOCUMENT_BREAK.join(other))
+    (options.out / "heldout.txt").write_text("\n".join(held_out))
+    for name, texts in (("train", train), ("other", other), ("heldout", held_out)):
+        print(f"{name}: {len(texts)} documents, {sum(map(len, texts)):,} characters")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Options that several verbs share, spelled once."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rackscale.specs.sizing import (
+    DEFAULT_BLOCK_SIZE,
+    DEFAULT_MAX_BATCHED_TOKENS,
+    DEFAULT_MAX_RUNNING,
+)
+
+__all__ = [
+    "DEFAULT_BLOCK_SIZE",
+    "DEFAULT_MAX_BATCHED_TOKENS",
+    "DEFAULT_MAX_RUNNING",
+    "Activations",
+    "ActivationsOption",
+    "BlockSizeOption",
+    "JsonOption",
+    "Kernels",
+    "KernelsOption",
+    "KvGibOption",
+    "MaxBatchedTokensOption",
+    "MaxModelLenOption",
+    "MaxRunningOption",
+    "MixedOption",
+    "ModelArgument",
+    "Weights",
+    "WeightsOption",
+]
+
+
+class Weights(StrEnum):
+    """In what format weights are held."""
+
+    AUTO = "auto"
+    CHECKPOINT = "checkpoint"
+
+
+class Activations(StrEnum):
+    """In what format activations are computed."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class Kernels(StrEnum):
+    """Who computes."""
+
+    AUTO = "auto"
+    NATIVE = "native"
+    REFERENCE = "reference"
+
+
+ModelArgument = Annotated[
+    Path,
+    typer.Argument(help="A Hugging Face folder: config.json, safetensors, tokenizer.json."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
+MixedOption = Annotated[
+    int,
+    typer.Option("--mixed", metavar="N", help="Ranks that prefill and decode. This release: 1."),
+]
+WeightsOption = Annotated[Weights, typer.Option(help="Format of the weights.")]
+ActivationsOption = Annotated[Activations, typer.Option(help="Format of activations and KV cache.")]
+KernelsOption = Annotated[Kernels, typer.Option(help="native: C++; reference: torch alone.")]
+MaxModelLenOption = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Prompt and output together, tokens. Default: the model's."),
+]
+KvGibOption = Annotated[
+    float | None,
+    typer.Option(metavar="X", help="Size of the KV cache, GiB. Default: what the rows need, <= 4."),
+]
+BlockSizeOption = Annotated[int, typer.Option(metavar="N", help="Tokens per KV block.")]
+MaxBatchedTokensOption = Annotated[int, typer.Option(metavar="N", help="Token budget of a step.")]
+MaxRunningOption = Annotated[int, typer.Option(metavar="N", help="Sequences that run at once.")]

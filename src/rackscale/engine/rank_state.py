@@ -1,0 +1,246 @@
+"""One rank as the control plane sees it: rows, blocks, and who waits for them."""
+
+from collections.abc import Iterable
+from itertools import chain
+
+import numpy as np
+
+from rackscale.core import (
+    BlockId,
+    FinishReason,
+    IntColumn,
+    RankPlan,
+    RequestId,
+    Seat,
+    column,
+)
+from rackscale.engine.rows import Rows
+from rackscale.engine.sequence import Sequence
+from rackscale.policy import Candidate, KvBlocks, Waiting, fill_step
+from rackscale.specs import GroupSpec
+
+EMPTY = column()
+
+
+class RankState:
+    """A request is pending from its arrival until its prompt is in a plan; its siblings wait that long.
+
+    A rank performs plans in order. So what a plan will have computed may be shared with, and what it
+    still writes to may be given to, any later plan: names of blocks are known, and blocks and rows
+    are free, from the moment of planning on.
+    """
+
+    def __init__(self, spec: GroupSpec, max_model_len: int, block_size: int) -> None:
+        self.spec, self.block_size = spec, block_size
+        self.blocks = KvBlocks(spec.num_blocks)
+        self.rows = Rows(spec.max_running, max_model_len, block_size)
+        self.waiting: Waiting[Sequence] = Waiting()
+        self._pending: dict[RequestId, list[Sequence]] = {}
+        self._row_of: dict[RequestId, int] = {}
+        self.num_preempted = 0
+        self.num_queried_tokens = 0
+        self.num_hit_tokens = 0
+
+    @property
+    def num_running(self) -> int:
+        return len(self._row_of)
+
+    @property
+    def num_waiting(self) -> int:
+        return len(self.waiting) + sum(map(len, self._pending.values()))
+
+    def enqueue(self, sequence: Sequence) -> None:
+        """Let it wait for a row, or for its sibling's prompt."""
+        request = sequence.request
+        if request.sibling_of in self._pending:
+            self._pending[request.sibling_of].append(sequence)
+            return
+        self._pending[request.id] = []
+        self.waiting.push(request.id, sequence.importance, sequence)
+
+    def offer(self, sequence: Sequence) -> Candidate:
+        """What this rank has for a sequence that has not come yet."""
+        rows = self.rows
+        queued = int((rows.num_tokens - rows.num_computed)[rows.order].sum())
+        return Candidate(
+            cached_tokens=len(self._hits(sequence)) * self.block_size,
+            queued_tokens=queued + sum(item.num_tokens for item in self.waiting),
+            num_sequences=self.num_running + self.num_waiting,
+        )
+
+    def plan(self) -> RankPlan:
+        """What enters the next step; empty columns if there is nothing to do."""
+        rows, gaps = self.rows.gaps()
+        num_new = fill_step(gaps, self.spec.max_batched_tokens)
+        rows, num_new = rows[num_new > 0], num_new[num_new > 0]
+        preempted = self.num_preempted
+        rows, num_new = self._make_room(rows, num_new)
+        grants = [self._grant(rows, num_new)]
+        seats: list[Seat] = []
+        if self.num_preempted == preempted:
+            budget = self.spec.max_batched_tokens - int(num_new.sum())
+            seats, seated_new = self._admit(budget, grants)
+            rows = np.concatenate((rows, column(seat.row for seat in seats)))
+            num_new = np.concatenate((num_new, seated_new))
+        return self._seal(seats, rows, num_new, grants)
+
+    def _seal(
+        self, seats: list[Seat], rows: IntColumn, num_new: IntColumn, grants: list[list[IntColumn]]
+    ) -> RankPlan:
+        first = np.argsort(num_new != 1, kind="stable")
+        rows, num_new = rows[first], num_new[first]
+        num_computed = self.rows.num_computed[rows]
+        samples = self.rows.advance(rows, num_new)
+        prefills = num_computed < self.rows.num_seated[rows]
+        for row, start in zip(rows[prefills].tolist(), num_computed[prefills].tolist(), strict=True):
+            self._prefilled(row, start)
+        block_rows, block_indices, block_ids = (
+            np.concatenate(parts) for parts in zip(*grants, strict=True)
+        )
+        return RankPlan(
+            seats=tuple(seats),
+            rows=rows,
+            num_computed=num_computed,
+            num_new=num_new,
+            samples=samples.astype(np.int32),
+            block_rows=block_rows,
+            block_indices=block_indices,
+            block_ids=block_ids,
+        )
+
+    def _make_room(self, rows: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn]:
+        """Preempt the least important until the others have their blocks."""
+        while int(self.rows.blocks_needed(rows, num_new).sum()) > self.blocks.num_available:
+            victim = int(self.rows.order[-1])
+            sequence = self._preempt(victim)
+            self.num_preempted += 1
+            self.waiting.push(sequence.request.id, sequence.importance, sequence)
+            rows, num_new = rows[rows != victim], num_new[rows != victim]
+        return rows, num_new
+
+    def _grant(self, rows: IntColumn, num_new: IntColumn) -> list[IntColumn]:
+        """Give rows the blocks that they lack: rows, table indices and blocks, in parallel."""
+        counts = self.rows.blocks_needed(rows, num_new)
+        taken = self.blocks.take(int(counts.sum()))
+        indices = self.rows.append_blocks(rows, counts, taken)
+        return [np.repeat(rows, counts).astype(np.int32), indices, taken]
+
+    def _admit(self, budget: int, grants: list[list[IntColumn]]) -> tuple[list[Seat], IntColumn]:
+        """Seat who waits, in order, as long as there are rows, budget and blocks."""
+        seats: list[Seat] = []
+        num_new: list[int] = []
+        while budget > 0 and self.rows.num_free:
+            sequence = self.waiting.peek()
+            if sequence is None:
+                break
+            hits = self._hits(sequence)
+            chunk = min(budget, sequence.num_tokens - len(hits) * self.block_size)
+            lacking = -(-(len(hits) * self.block_size + chunk) // self.block_size) - len(hits)
+            if lacking > self.blocks.num_available - self.blocks.num_cached(hits):
+                break
+            self.waiting.pop()
+            seats.append(self._seat(sequence, column(hits), grants))
+            row = column([seats[-1].row])
+            grants.append(self._grant(row, column([chunk])))
+            num_new.append(chunk)
+            budget -= chunk
+        return seats, column(num_new)
+
+    def _seat(self, sequence: Sequence, hits: IntColumn, grants: list[list[IntColumn]]) -> Seat:
+        self.blocks.share(hits.tolist())
+        row = self.rows.seat(sequence, hits)
+        grants.append([np.full_like(hits, row), np.arange(len(hits), dtype=np.int32), hits])
+        self._row_of[sequence.request.id] = row
+        cached = len(hits) * self.block_size
+        self.num_hit_tokens += cached
+        self.num_queried_tokens += sequence.num_tokens
+        if sequence.num_cached is None:
+            sequence.num_cached = min(cached, len(sequence.request.prompt))
+        return Seat(row=row, request=sequence.request, emitted=sequence.emitted)
+
+    def _hits(self, sequence: Sequence) -> list[int]:
+        """Blocks that hold a prefix; at least one token is left over, since logits must come from it."""
+        most = (sequence.num_tokens - 1) // self.block_size
+        return list(self.blocks.index.longest_prefix(sequence.names[:most]))
+
+    def _prefilled(self, row: int, start: int) -> None:
+        """A chunk of the row's prefill, from token `start` on, is in the plan."""
+        sequence = self.rows.sequences[row]
+        assert sequence is not None, "a step holds rows that are taken"
+        first = start // self.block_size
+        last = int(self.rows.num_computed[row]) // self.block_size
+        names = sequence.names[first:last]
+        self.blocks.index.insert(names, self.rows.table[row, first : first + len(names)].tolist())
+        if self.rows.num_computed[row] >= self.rows.num_prompt[row]:
+            self._wake_siblings(sequence.request.id)
+
+    def _wake_siblings(self, leader: RequestId) -> None:
+        for sibling in self._pending.pop(leader, ()):
+            self.enqueue(sibling)
+
+    def samples_of(self, plan: RankPlan) -> tuple[IntColumn, IntColumn]:
+        """The rows that sample in the plan, and who has them."""
+        rows = plan.rows[plan.samples == 1]
+        return rows, self.rows.epoch[rows]
+
+    def record(
+        self, rows: IntColumn, epochs: IntColumn, tokens: IntColumn
+    ) -> tuple[IntColumn, list[RequestId], list[tuple[RequestId, FinishReason]]]:
+        """Tokens came for rows as they were at `epochs`. Gives which of them count, whose they are,
+        and who ends with them."""
+        counts = np.flatnonzero(self.rows.epoch[rows] == epochs)
+        rows, tokens = rows[counts], tokens[counts]
+        ids: list[RequestId] = self.rows.ids[rows].tolist()
+        stopped = self.rows.record(rows, tokens)
+        ended = stopped | (self.rows.num_known[rows] == self.rows.limit[rows])
+        ends = [
+            (ids[at], FinishReason.STOP if stopped[at] else FinishReason.LENGTH)
+            for at in np.flatnonzero(ended).tolist()
+        ]
+        return counts.astype(np.int32), ids, ends
+
+    def withdraw(self, request: RequestId) -> Sequence:
+        """The request leaves this rank, wherever it stands here; its blocks are given up."""
+        self._wake_siblings(request)
+        if request in self._row_of:
+            return self._preempt(self._row_of[request])
+        if request in self.waiting:
+            return self.waiting.remove(request)
+        for held in self._pending.values():
+            for sequence in held:
+                if sequence.request.id == request:
+                    held.remove(sequence)
+                    return sequence
+        raise KeyError(request)
+
+    def abandon(self) -> list[Sequence]:
+        """The rank died. Gives all that lived or waited here, and starts anew."""
+        running = [self._preempt(int(row)) for row in self.rows.order]
+        held = list(chain.from_iterable(self._pending.values()))
+        self._pending.clear()
+        self.blocks = KvBlocks(self.spec.num_blocks)
+        return running + self.waiting.drain() + held
+
+    def _preempt(self, row: int) -> Sequence:
+        """Take the row; what it computed stays known to the index until its blocks are needed."""
+        sequence = self.rows.sequences[row]
+        assert sequence is not None, "only a taken row can be taken away"
+        known = self.rows.known(row)
+        sequence.emitted = tuple(known[len(sequence.request.prompt) :].tolist())
+        sequence.extend_names(known, self.block_size)
+        num_full = min(int(self.rows.num_computed[row]), len(known)) // self.block_size
+        blocks = self.rows.vacate(row)
+        self.blocks.index.insert(sequence.names[:num_full], blocks[:num_full].tolist())
+        self.blocks.release(blocks)
+        del self._row_of[sequence.request.id]
+        return sequence
+
+    def check(self) -> None:
+        """Assert that blocks and rows agree."""
+        rows = self.rows
+        assert sorted(rows.order.tolist()) == sorted(self._row_of.values()), "a row is lost"
+        owned: Iterable[BlockId] = chain.from_iterable(
+            rows.table[row, : rows.num_blocks[row]].tolist() for row in rows.order.tolist()
+        )
+        self.blocks.check(owned)
+

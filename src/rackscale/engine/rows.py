@@ -1,0 +1,148 @@
+"""The rows of one rank: state by request as columns, so that a step over thousands is a few array operations.
+
+A row's tokens are known up to `num_known` and placeholders from there to `num_tokens`: a token that a step in
+flight will sample. Its KV is computed, by steps done or in flight, up to `num_computed`. `epoch` counts who
+has had the row, so that a sample for a former owner is told apart.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from rackscale.core import IntColumn
+from rackscale.engine.sequence import Sequence
+
+NO_TOKEN = -1
+FIRST_WIDTH = 256
+
+
+class Rows:
+    """`num_rows` rows whose sequences have at most `max_len` tokens in blocks of `block_size`."""
+
+    def __init__(self, num_rows: int, max_len: int, block_size: int) -> None:
+        self.num_rows, self.max_len, self.block_size = num_rows, max_len, block_size
+        self.sequences: list[Sequence | None] = [None] * num_rows
+        self.ids = np.full(num_rows, "", dtype=object)
+        self.epoch = self._zeros()
+        self.num_prompt = self._zeros()
+        self.num_seated = self._zeros()  # tokens that the sequence came with: up to here is prefill
+        self.num_known = self._zeros()
+        self.num_tokens = self._zeros()
+        self.num_computed = self._zeros()
+        self.num_blocks = self._zeros()
+        self.limit = self._zeros()
+        self.min_known = self._zeros()  # no stop token ends a row with fewer known tokens
+        self.stops = np.full((num_rows, 1), NO_TOKEN, dtype=np.int32)
+        width = min(max_len, FIRST_WIDTH)
+        self.tokens = np.zeros((num_rows, width), dtype=np.int32)
+        self.table = np.zeros((num_rows, -(-width // block_size)), dtype=np.int32)
+        self.order = np.zeros(0, dtype=np.int32)  # taken rows, the most important first
+        self._importance = np.zeros(num_rows, dtype=np.float64)
+        self._free = list(range(num_rows - 1, -1, -1))
+
+    def _zeros(self) -> IntColumn:
+        return np.zeros(self.num_rows, dtype=np.int32)
+
+    @property
+    def num_free(self) -> int:
+        return len(self._free)
+
+    def seat(self, sequence: Sequence, blocks: IntColumn) -> int:
+        """Give the sequence a row. blocks: those of its prefix whose KV is there already."""
+        row = self._free.pop()
+        tokens = sequence.tokens()
+        known = len(tokens)
+        self._widen(known + 1)
+        self.tokens[row, :known] = tokens
+        self.table[row, : len(blocks)] = blocks
+        self.sequences[row] = sequence
+        self.ids[row] = sequence.request.id
+        self.num_prompt[row] = len(sequence.request.prompt)
+        self.num_known[row] = self.num_tokens[row] = self.num_seated[row] = known
+        self.num_computed[row] = len(blocks) * self.block_size
+        self.num_blocks[row] = len(blocks)
+        self.limit[row] = sequence.limit
+        self.min_known[row] = len(sequence.request.prompt) + sequence.request.min_tokens
+        self._set_stops(row, sequence.request.stop_token_ids)
+        self._importance[row] = sequence.importance
+        at = np.searchsorted(self._importance[self.order], sequence.importance, side="right")
+        self.order = np.insert(self.order, at, row)
+        return row
+
+    def vacate(self, row: int) -> IntColumn:
+        """Take the row from its sequence, and give the blocks that it had."""
+        blocks = self.table[row, : self.num_blocks[row]].copy()
+        self.sequences[row] = None
+        self.ids[row] = ""
+        self.epoch[row] += 1
+        self.num_blocks[row] = 0
+        self.order = self.order[self.order != row]
+        self._free.append(row)
+        return blocks
+
+    def gaps(self) -> tuple[IntColumn, IntColumn]:
+        """Rows that have something to compute, by importance, and how much. The last token of a full
+        sequence needs no KV."""
+        order = self.order
+        tokens = self.num_tokens[order]
+        gaps = np.where(tokens < self.limit[order], tokens - self.num_computed[order], 0)
+        open_ = gaps > 0
+        return order[open_], gaps[open_]
+
+    def blocks_needed(self, rows: IntColumn, num_new: IntColumn) -> IntColumn:
+        """Blocks that each row lacks for its next tokens."""
+        reach = self.num_computed[rows] + num_new
+        needed: IntColumn = np.maximum(0, -(-reach // self.block_size) - self.num_blocks[rows])
+        return needed
+
+    def append_blocks(self, rows: IntColumn, counts: IntColumn, blocks: IntColumn) -> IntColumn:
+        """Hand out `blocks`, `counts[i]` to rows[i]. Gives the table index of each block."""
+        owners = np.repeat(rows, counts)
+        first = np.repeat(self.num_blocks[rows] - (np.cumsum(counts) - counts), counts)
+        indices = (first + np.arange(len(blocks))).astype(np.int32)
+        if len(indices):
+            self._widen_table(int(indices.max()) + 1)
+        self.table[owners, indices] = blocks
+        self.num_blocks[rows] += counts
+        return indices
+
+    def advance(self, rows: IntColumn, num_new: IntColumn) -> npt.NDArray[np.bool_]:
+        """The rows' next tokens are in a step. Gives which of them thereby sample one: their new
+        token is a placeholder from here on."""
+        self.num_computed[rows] += num_new
+        samples = self.num_computed[rows] == self.num_tokens[rows]
+        self.num_tokens[rows[samples]] += 1
+        return samples
+
+    def record(self, rows: IntColumn, tokens: IntColumn) -> npt.NDArray[np.bool_]:
+        """Placeholders become known. Gives which rows drew one of their stop tokens."""
+        at = self.num_known[rows]
+        if len(at):
+            self._widen(int(at.max()) + 1)
+        self.tokens[rows, at] = tokens
+        self.num_known[rows] += 1
+        stopped = (self.stops[rows] == tokens[:, None]).any(axis=1)
+        stopped &= self.num_known[rows] > self.min_known[rows]
+        return stopped
+
+    def known(self, row: int) -> IntColumn:
+        """The row's known tokens."""
+        return self.tokens[row, : self.num_known[row]]
+
+    def _set_stops(self, row: int, stops: tuple[int, ...]) -> None:
+        lacking = len(stops) - self.stops.shape[1]
+        if lacking > 0:
+            self.stops = np.pad(self.stops, ((0, 0), (0, lacking)), constant_values=NO_TOKEN)
+        self.stops[row] = NO_TOKEN
+        self.stops[row, : len(stops)] = stops
+
+    def _widen(self, width: int) -> None:
+        have = self.tokens.shape[1]
+        if width > have:
+            more = min(self.max_len, max(width, 2 * have)) - have
+            self.tokens = np.pad(self.tokens, ((0, 0), (0, more)))
+            self._widen_table(-(-self.tokens.shape[1] // self.block_size))
+
+    def _widen_table(self, width: int) -> None:
+        more = width - self.table.shape[1]
+        if more > 0:
+            self.table = np.pad(self.table, ((0, 0), (0, more)))

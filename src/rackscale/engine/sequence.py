@@ -1,0 +1,37 @@
+"""One accepted request, from its arrival to its end."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from rackscale.core import IntColumn, Request, TokenId
+from rackscale.policy import ROOT, BlockHash, block_hashes
+
+
+@dataclass(kw_only=True, slots=True)
+class Sequence:
+    """What does not change from step to step; what does is in the columns of `Rows`.
+
+    names: of full blocks of prompt + emitted, those of the prompt at least. emitted: the output up to the last time that the
+    sequence lost its row. num_cached None: it never had a row.
+    """
+
+    request: Request
+    importance: float
+    limit: int  # tokens, prompt and output
+    names: list[BlockHash]
+    emitted: tuple[TokenId, ...] = ()
+    num_cached: int | None = None
+
+    def tokens(self) -> IntColumn:
+        """Prompt and emitted tokens."""
+        return np.array(self.request.prompt + self.emitted, dtype=np.int32)
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.request.prompt) + len(self.emitted)
+
+    def extend_names(self, tokens: IntColumn, block_size: int) -> None:
+        """Name all full blocks of `tokens`, which begin with the tokens named so far."""
+        parent = self.names[-1] if self.names else ROOT
+        self.names += block_hashes(tokens[len(self.names) * block_size :], block_size, parent)

@@ -1,0 +1,25 @@
+"""What all tests share: one profile for hypothesis, and paths."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+settings.register_profile("tests", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("tests")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def bundled_model() -> Path:
+    """The trained model that the repository ships."""
+    return ROOT / "models" / "austen-moe"
+
+
+@pytest.fixture(scope="session")
+def golden_logits() -> Path:
+    """Tiny random models with the logits of transformers."""
+    return ROOT / "tests" / "golden" / "logits"
