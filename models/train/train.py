@@ -24,9 +24,9 @@ from torch import Tensor
 from tokens import stream, train_tokenizer
 
 TOKENS_PER_STEP = 4096
-BALANCE_RATE = 0.001  # the bias rule's step, as in arXiv 2408.15664
-BALANCE_RATE_START = 0.01  # at first, falling to the other by BALANCE_UNTIL
-BALANCE_UNTIL = 0.1
+BALANCE_RATE = 0.001  # the bias rule's step at the end, as in arXiv 2408.15664
+BALANCE_RATE_START = 0.02  # and at first, since there are few steps in which routers settle
+BALANCE_UNTIL = 0.8
 OTHER_SHARE = 0.35  # of the first steps' tokens, falling to none at OTHER_UNTIL
 OTHER_UNTIL = 0.4
 
@@ -69,15 +69,15 @@ def optimisers(model: Model) -> list[torch.optim.Optimizer]:
         else:
             others.append(param)
     adam = torch.optim.AdamW(
-        [{"params": embedding, "lr": 4e-3}, {"params": others, "lr": 2e-3}],
+        [{"params": embedding, "lr": 4e-3}, {"params": others, "lr": 1e-3}],
         betas=(0.9, 0.95), weight_decay=0.01,
     )  # fmt: skip
     return [Muon(matrices, lr=0.02, decay=0.1), adam]
 
 
 def learning_rate(share: float) -> float:
-    """Warm up over 2 %, hold, then fall in a line to zero over the last 70 %."""
-    return min(1.0, share / 0.02, (1 - share) / 0.7)
+    """Warm up over 2 %, hold, then fall in a line to zero over the last 80 %."""
+    return min(1.0, share / 0.02, (1 - share) / 0.8)
 
 
 def balance(layers: list[Moe], share: float) -> None:
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--dropout", type=float, default=0.1)
+    parser.add_argument("--dropout", type=float, default=0.05)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -161,7 +161,7 @@ def main() -> None:
             optim.zero_grad(set_to_none=True)
         balance(model.moe_layers(), share)
         if share >= next_report:
-            next_report += 0.08
+            next_report += 0.06
             bits = bits_per_byte(model, held[: 20000], int(held_bytes * 20000 / len(held)), 512)
             skew = max(float(m.load_E.max() / m.load_E.mean()) for m in model.moe_layers())
             rate = step * TOKENS_PER_STEP / (time.monotonic() - start_s)

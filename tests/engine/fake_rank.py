@@ -29,6 +29,7 @@ class FakeRank:
         work = list(zip(plan.rows, plan.num_computed, plan.num_new, plan.samples, strict=True))
         assert [n == 1 for _, _, n, _ in work] == sorted((n == 1 for _, _, n, _ in work), reverse=True)
         for row, computed, new, _ in work:
+            assert new >= 1, "logits come from a token that is computed"
             for position in range(computed, computed + new):
                 block = self.tables[row][position // self.block_size]
                 self.slots[block, position % self.block_size] = self.tokens[row][position]

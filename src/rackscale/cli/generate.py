@@ -1,19 +1,18 @@
 """`rackscale generate`: one shot, no server."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rackscale.cli import options as o
-from rackscale.cli.output import print_json
+from rackscale.cli.output import print_json, print_text
 from rackscale.core import Request, RequestId, Sampling, SpecError, TokenId
+from rackscale.runtime.sampling import validate_sampling
 
 if TYPE_CHECKING:
-    from rackscale.checkpoint import Tokenizer
+    from rackscale.checkpoint import Checkpoint
     from rackscale.runtime.inline import Completion
-    from rackscale.runtime.local import LocalModel
 
 MS_PER_S = 1000.0
 
@@ -31,10 +30,10 @@ def generate(
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Same seed, same text.")] = 0,
     logprobs: Annotated[
-        int | None, typer.Option(metavar="K", help="Log-probabilities, and of the K best tokens.")
+        int | None, typer.Option(metavar="K", help="Log-probabilities, and those of the K best tokens.")
     ] = None,
     mixed: o.MixedOption = 1,
-    weights: o.WeightsOption = o.Weights.AUTO,
+    weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
     max_model_len: o.MaxModelLenOption = None,
@@ -49,7 +48,7 @@ def generate(
     """
     from rackscale.runtime.local import LocalOptions, open_local  # noqa: PLC0415 (loads torch)
 
-    o.check_layout(mixed=mixed, weights=weights)
+    o.check_layout(mixed)
     if (prompt is None) == (prompt_ids is None):
         raise SpecError("the prompt is missing or given twice", hint="give --prompt or --prompt-ids")
     local = open_local(
@@ -67,8 +66,70 @@ def generate(
     )
     request = Request(
         id=RequestId("generate"),
-        prompt=_prompt_tokens(local, prompt, prompt_ids),
+        prompt=_tokens(local.checkpoint, prompt, prompt_ids),
         max_tokens=max_tokens,
         stop_token_ids=local.checkpoint.generation.eos_token_ids,
-        sampling=_sampling(local, temperature, seed, logprobs),
+        sampling=_sampling(local.checkpoint, temperature, seed, logprobs),
     )
+    completion = local.driver.run([request])[request.id]
+    text = _text(local.checkpoint, completion)
+    if as_json:
+        print_json(_object(completion, text, len(request.prompt)))
+    else:
+        print_text(text if prompt is None else prompt + text)
+
+
+def _sampling(
+    checkpoint: "Checkpoint", temperature: float | None, seed: int, logprobs: int | None
+) -> Sampling:
+    """Greedy unless the option or the checkpoint says otherwise."""
+    defaults = checkpoint.generation.sampling()
+    sampling = Sampling(
+        temperature=defaults.temperature if temperature is None else temperature,
+        top_k=defaults.top_k,
+        top_p=defaults.top_p,
+        repetition_penalty=defaults.repetition_penalty,
+        seed=seed,
+        num_logprobs=logprobs,
+    )
+    validate_sampling(sampling, vocab_size=checkpoint.spec.vocab_size)
+    return sampling
+
+
+def _tokens(checkpoint: "Checkpoint", prompt: str | None, ids: str | None) -> tuple[TokenId, ...]:
+    if prompt is not None:
+        assert checkpoint.tokenizer is not None, "open_local requires one where there is a text"
+        return tuple(map(TokenId, checkpoint.tokenizer.encode(prompt)))
+    try:
+        tokens = tuple(TokenId(int(word)) for word in str(ids).split(","))
+    except ValueError:
+        raise SpecError(f"--prompt-ids {ids} are no integers", hint="give them as 1,2,3") from None
+    vocab_size = checkpoint.spec.vocab_size
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise SpecError(
+                f"--prompt-ids holds {token}", hint=f"the vocabulary is 0 to {vocab_size - 1}"
+            )
+    return tokens
+
+
+def _object(completion: "Completion", text: str, num_prompt: int) -> dict[str, object]:
+    times = completion.times_s
+    tpot_ms = (times[-1] - times[0]) / (len(times) - 1) * MS_PER_S if len(times) > 1 else None
+    return {
+        "text": text,
+        "token_ids": completion.token_ids,
+        "logprobs": [entry.logprob for entry in completion.logprobs],
+        "top_logprobs": [entry.top for entry in completion.logprobs],
+        "finish_reason": completion.reason.value,
+        "prompt_tokens": num_prompt,
+        "ttft_s": times[0] - completion.arrived_s,
+        "tpot_ms": tpot_ms,
+    }
+
+
+def _text(checkpoint: "Checkpoint", completion: "Completion") -> str:
+    """The output as text; where there is no tokenizer, the ids."""
+    if checkpoint.tokenizer is None:
+        return ",".join(map(str, completion.token_ids))
+    return checkpoint.tokenizer.decode(completion.token_ids)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rackscale.core import SpecError
 from rackscale.specs.sizing import (
     DEFAULT_BLOCK_SIZE,
     DEFAULT_MAX_BATCHED_TOKENS,
@@ -30,6 +31,7 @@ __all__ = [
     "ModelArgument",
     "Weights",
     "WeightsOption",
+    "check_layout",
 ]
 
 
@@ -79,3 +81,9 @@ KvGibOption = Annotated[
 BlockSizeOption = Annotated[int, typer.Option(metavar="N", help="Tokens per KV block.")]
 MaxBatchedTokensOption = Annotated[int, typer.Option(metavar="N", help="Token budget of a step.")]
 MaxRunningOption = Annotated[int, typer.Option(metavar="N", help="Sequences that run at once.")]
+
+
+def check_layout(mixed: int) -> None:
+    """Raises SpecError where the layout is not one of this release."""
+    if mixed != 1:
+        raise SpecError(f"--mixed {mixed}", hint="this release runs one rank: give --mixed 1")

@@ -1,5 +1,6 @@
 """`rackscale replay`: the engine, fed a log's events, must give the log's commands."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,7 @@ import typer
 from rackscale.cli.options import JsonOption
 from rackscale.cli.output import print_json, print_text
 from rackscale.core import SpecError
+from rackscale.engine import replay as replay_log
 
 EXIT_DIFFERENT = 1
 
@@ -21,10 +23,14 @@ def replay(
 
     Example: rackscale replay serve.jsonl
     """
-    from rackscale.engine import replay as replay_lines  # noqa: PLC0415 (--help loads no numpy)
-
     if not log.is_file():
         raise SpecError(f"{log} is not a file", hint="give a log that `serve --log` wrote")
     with log.open("rb") as lines:
-        report = replay_lines(lines)
-    return 0
+        report = replay_log(lines)
+    if as_json:
+        print_json({**asdict(report), "same": report.same})
+    elif report.same:
+        print_text(f"{report.events} events, the same commands")
+    else:
+        print_text(f"line {report.line} differs\nlog:    {report.expected}\nengine: {report.actual}")
+    return 0 if report.same else EXIT_DIFFERENT

@@ -1,5 +1,6 @@
 """A model in this process, without a server: engine, rank and checkpoint put together."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,5 +67,5 @@ def open_local(path: Path, options: LocalOptions) -> LocalModel:
         dtype=dtype,
         kernels=choose(options.kernels),
     )
-    driver = InlineDriver(build(deployment), rank)
+    driver = InlineDriver(build(deployment), rank, time.monotonic)
     return LocalModel(checkpoint=checkpoint, deployment=deployment, rank=rank, driver=driver)

@@ -48,6 +48,11 @@ class GuideChecker:
         self._passed: set[Guide] = set()
         self._lock = threading.Lock()
 
+    @property
+    def child_pid(self) -> int | None:
+        """The child's process id, while there is one."""
+        return None if self._child is None else self._child.pid
+
     def check(self, guide: Guide) -> None:
         """As `check_guide`, and never long. Blocks meanwhile.
 

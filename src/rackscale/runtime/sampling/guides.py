@@ -19,6 +19,7 @@ from rackscale.runtime.sampling.grammar import grammar_of
 
 Bits = npt.NDArray[np.uint8]
 
+_WALKED: Final = 8  # tokens that a check follows
 _MAX_COMPILED: Final = 128  # guides kept compiled; a compiled one is copied in microseconds
 
 # The library's own budgets, tightened: a step of a hostile grammar ends in an error, not in a wait.
@@ -29,7 +30,7 @@ def check_guide(guide: Guide, tokenizer_path: Path | None = None) -> None:
     """Refuse a guide that could not be followed.
 
     Raises SpecError, with the library's message, for a source that is not of its kind, uses what
-    the library lacks, or is too large. With a tokenizer.json the first mask is tried too.
+    the library lacks, or is too large. With a tokenizer.json the first few tokens are tried too.
     The library may run long, and on some sources overflow its stack: `GuideChecker` does this in a
     process of its own.
     """
@@ -41,8 +42,7 @@ def check_guide(guide: Guide, tokenizer_path: Path | None = None) -> None:
     if tokenizer is None:
         return
     matcher = LLMatcher(tokenizer, grammar, log_level=0, limits=_LIMITS)
-    row = GuideRow(matcher, tokenizer, ())
-    row.allowed_bits()
+    _walk(GuideRow(matcher, tokenizer, ()))
     if matcher.is_error():
         raise _unusable(guide, matcher.get_error())
 
@@ -58,7 +58,8 @@ class GuideRow:
         self.stop_tokens = stop_tokens
         self._stops = np.asarray(stop_tokens, np.int64)
         self._ends = np.asarray(tokenizer.eos_tokens, np.int64)
-        self._num_bytes = mask_bytes(tokenizer)
+        # The library writes whole 32-bit words.
+        self._num_bytes = -(-int(tokenizer.vocab_size) // 32) * 4
         self._matcher = matcher
         self._ended = False
 
@@ -66,13 +67,11 @@ class GuideRow:
         """Which tokens may come. No bit at all: the library gave up, nothing can go on."""
         bits = np.zeros(self._num_bytes, np.uint8)
         accepting = self._ended
-        if not self._ended and not self._matcher.is_error():
+        if not self._ended:
+            # Once in error (a budget ran out), the library allows its end token alone.
             self._matcher.unsafe_compute_mask_ptr(bits.ctypes.data, self._num_bytes)
             accepting = bool(self._matcher.is_accepting())
-            if self._matcher.is_error():  # a budget ran out: what it wrote means nothing
-                bits[:] = 0
-                accepting = False
-        # The library knows one set of end tokens by tokenizer; a request has its own.
+        # The library knows one end token of its tokenizer; a request has its own.
         _set_bits(bits, self._ends, on=False)
         _set_bits(bits, self._stops, on=accepting)
         return bits
@@ -91,7 +90,6 @@ class GuideCompiler:
     def __init__(self, tokenizer_path: Path, *, vocab_size: int) -> None:
         self._tokenizer = load_tokenizer(tokenizer_path, vocab_size)
         self._compiled: OrderedDict[Guide, LLMatcher] = OrderedDict()
-        self.mask_bytes = mask_bytes(self._tokenizer)
 
     def start(self, guide: Guide, stop_tokens: tuple[TokenId, ...], emitted: Sequence[TokenId]) -> GuideRow:
         """A row that has seen the tokens emitted.
@@ -105,10 +103,19 @@ class GuideCompiler:
             row.advance(token)
         return row
 
+    @property
+    def num_compiled(self) -> int:
+        """Guides kept compiled."""
+        return len(self._compiled)
+
     def _matcher(self, guide: Guide) -> LLMatcher:
         matcher = self._compiled.get(guide)
         if matcher is None:
-            matcher = LLMatcher(self._tokenizer, grammar_of(guide), log_level=0, limits=_LIMITS)
+            try:
+                grammar = grammar_of(guide)
+            except SpecError:
+                grammar = ""  # the library refuses it as well: a matcher in error from the start
+            matcher = LLMatcher(self._tokenizer, grammar, log_level=0, limits=_LIMITS)
             self._compiled[guide] = matcher
         self._compiled.move_to_end(guide)
         if len(self._compiled) > _MAX_COMPILED:
@@ -116,27 +123,42 @@ class GuideCompiler:
         return matcher
 
 
-def mask_bytes(tokenizer: LLTokenizer) -> int:
-    """Bytes of one mask: the library writes whole 32-bit words."""
-    return -(-int(tokenizer.vocab_size) // 32) * 4
-
-
 @lru_cache(maxsize=4)
-def load_tokenizer(path: Path, vocab_size: int | None = None) -> LLTokenizer:
-    """A tokenizer with one bit in its masks for each token of the model's head, or more.
+def load_tokenizer(path: Path, vocab_size: int = 0) -> LLTokenizer:
+    """A tokenizer with a bit in its masks for each token of a model's head, or more.
 
-    Ids beyond the tokenizer's have no text: no mask allows them. Kept once loaded.
+    Ids beyond the tokenizer's have no text: no mask allows them. The library guesses the end token by
+    its name, and takes token 0 where it knows none; if that is text, a special token stands in for it,
+    so that the text stays of use. Kept once loaded.
     Raises SpecError where the library cannot read it.
     """
     try:
         tokenizer = LLTokenizer(str(path))
-        if vocab_size is not None and vocab_size > tokenizer.vocab_size:
-            return LLTokenizer(str(path), n_vocab=vocab_size)
+        end = _end_token(tokenizer)
+        if end != tokenizer.eos_token or vocab_size > tokenizer.vocab_size:
+            num_tokens = max(tokenizer.vocab_size, vocab_size)
+            return LLTokenizer(str(path), n_vocab=num_tokens, eos_token=end)
     except Exception as error:  # noqa: BLE001 (the library raises bare exceptions of several kinds)
         raise SpecError(
             f"structured output cannot use {path}: {error}", hint="it needs a tokenizer.json"
         ) from None
     return tokenizer
+
+
+def _end_token(tokenizer: LLTokenizer) -> int:
+    guess = int(tokenizer.eos_token)
+    if tokenizer.is_special_token(guess):
+        return guess
+    return next(filter(tokenizer.is_special_token, range(tokenizer.vocab_size)), guess)
+
+
+def _walk(row: GuideRow) -> None:
+    """Follow the lowest allowed token for a few steps: what is too wide shows early."""
+    for _ in range(_WALKED):
+        allowed = np.flatnonzero(np.unpackbits(row.allowed_bits(), bitorder="little"))
+        if not len(allowed):
+            return
+        row.advance(TokenId(int(allowed[0])))
 
 
 def _set_bits(bits: Bits, tokens: npt.NDArray[np.int64], *, on: bool) -> None:
@@ -147,7 +169,7 @@ def _set_bits(bits: Bits, tokens: npt.NDArray[np.int64], *, on: bool) -> None:
 
 
 def _unusable(guide: Guide, message: str) -> RackscaleError:
-    first_lines = " ".join(message.split())[:300]
+    first_lines = " ".join(message.replace("<non-verbose/>", "").split())[:300]
     return SpecError(
         f"the {guide.kind.value} guide cannot be followed: {first_lines}",
         hint="correct or simplify it",

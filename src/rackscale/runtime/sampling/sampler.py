@@ -49,7 +49,10 @@ class Sampler:
         self._warned = False
 
     def seat(self, row: int, request: Request, emitted: tuple[TokenId, ...] = ()) -> None:
-        """The request takes the row, its output so far being `emitted`; whoever had it is gone."""
+        """The request takes the row, its output so far being `emitted`; whoever had it is gone.
+
+        Raises SpecError where it has a guide and there is no tokenizer.
+        """
         features = self._table.seat(row, request)
         stops = self._table.drawable(request.stop_token_ids)
         self._bias.seat(row, request.sampling.logit_bias)

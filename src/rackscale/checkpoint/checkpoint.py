@@ -1,0 +1,94 @@
+"""A checkpoint's weights, by role."""
+
+import mmap
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from rackscale.checkpoint.generation import GenerationDefaults
+from rackscale.checkpoint.metadata import Metadata, open_metadata
+from rackscale.checkpoint.roles import Source
+from rackscale.checkpoint.safetensors_file import TensorEntry
+from rackscale.checkpoint.tokenizer import Tokenizer
+from rackscale.specs import ModelSpec
+
+TORCH_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+    "U64": torch.uint64, "U32": torch.uint32, "U16": torch.uint16, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+class Checkpoint:
+    """A folder that has been checked. Tensors are views of the mapped files wherever they can be."""
+
+    def __init__(self, metadata: Metadata) -> None:
+        self.metadata = metadata
+        self._map = lru_cache(maxsize=None)(_map_file)
+
+    @property
+    def path(self) -> Path:
+        return self.metadata.path
+
+    @property
+    def spec(self) -> ModelSpec:
+        return self.metadata.spec
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        return self.metadata.tokenizer
+
+    @property
+    def generation(self) -> GenerationDefaults:
+        return self.metadata.generation
+
+    def has(self, role: str) -> bool:
+        """Whether the model has a tensor for the role (see `roles`)."""
+        return role in self.metadata.sources
+
+    def parts(self, role: str) -> dict[str, Tensor]:
+        """The tensors that hold a role, as they are in the files, by the codec's names for them."""
+        source = self.metadata.sources[role]
+        return {
+            part.role: self._read(self.metadata.tensors[part.tensor])
+            for part in self.metadata.parts(source)
+        }
+
+    def tensor(self, role: str) -> Tensor:
+        """The role's tensor, decoded, matrices as [out, in]. Not to be written to."""
+        decoded = self.metadata.codec.decode(self.parts(role))
+        return _select(decoded, self.metadata.sources[role])
+
+    def _read(self, entry: TensorEntry) -> Tensor:
+        dtype = TORCH_DTYPES[entry.dtype]
+        if entry.start == entry.end:
+            return torch.empty(entry.shape, dtype=dtype)
+        mapped = self._map(entry.file)
+        count = (entry.end - entry.start) // dtype.itemsize
+        if entry.start % dtype.itemsize:
+            copied = bytearray(mapped[entry.start : entry.end])
+            return torch.frombuffer(copied, dtype=dtype, count=count).view(entry.shape)
+        flat = torch.frombuffer(mapped, dtype=dtype, count=count, offset=entry.start)
+        return flat.view(entry.shape)
+
+
+def _map_file(path: Path) -> mmap.mmap:
+    """The file, shared with whoever maps it too; a page would be copied if it were written to."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+
+
+def _select(tensor: Tensor, source: Source) -> Tensor:
+    if source.expert is not None:
+        tensor = tensor[source.expert]
+    if source.columns != "all":
+        tensor = tensor[..., 0 if source.columns == "even" else 1 :: 2]
+    return tensor.mT if source.transposed else tensor
+
+
+def open_checkpoint(path: Path | str, *, tokenizer_required: bool = True) -> Checkpoint:
+    """Open a Hugging Face folder. Raises SpecError naming the file and the tensor that is wrong."""
+    return Checkpoint(open_metadata(Path(path), tokenizer_required=tokenizer_required))

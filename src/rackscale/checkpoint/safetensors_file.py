@@ -1,0 +1,83 @@
+"""One .safetensors file: its header, checked before a byte of data is believed.
+
+Format: an 8-byte little-endian length, a JSON header of that length, then the tensors' bytes. Reads only
+the header; `data_offset` and the offsets say where the rest is.
+"""
+
+import json
+import struct
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+from rackscale.core import SpecError
+
+BYTES_OF_LENGTH = 8
+MAX_HEADER_BYTES = 100_000_000  # the format's own limit
+BITS_OF_DTYPE = {
+    "F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8,
+    "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32, "U16": 16, "U8": 8, "BOOL": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TensorEntry:
+    """Where a tensor is. start and end: bytes from the file's beginning."""
+
+    file: Path
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, TensorEntry]:
+    """The tensors of a file by name. Raises SpecError naming the file, and the tensor if it is one's fault."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(BYTES_OF_LENGTH)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == BYTES_OF_LENGTH else size
+            first = BYTES_OF_LENGTH + length
+            if first > size or length > MAX_HEADER_BYTES:
+                raise SpecError(
+                    f"{path} says that its header has {length} bytes, and the file has {size}",
+                    hint="it is truncated or no safetensors file; download it again",
+                )
+            header = json.loads(file.read(length))
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror})", hint="check the file") from None
+    except (ValueError, RecursionError):
+        raise SpecError(
+            f"the header of {path} is no JSON", hint="it is damaged; download it again"
+        ) from None
+    if not isinstance(header, dict):
+        raise SpecError(f"the header of {path} is no JSON object", hint="download it again")
+    header.pop("__metadata__", None)
+    return {name: _entry(path, name, value, first, size) for name, value in header.items()}
+
+
+def _entry(path: Path, name: str, value: object, first: int, size: int) -> TensorEntry:
+    try:
+        assert isinstance(value, dict)
+        dtype, shape = value["dtype"], tuple(value["shape"])
+        start, end = value["data_offsets"]
+        num_bytes = prod(shape) * BITS_OF_DTYPE[dtype] // 8
+        sane = all(type(n) is int and n >= 0 for n in (*shape, start, end))
+        sane = sane and end - start == num_bytes
+    except (AssertionError, KeyError, TypeError, ValueError):
+        sane = False
+    if not sane:
+        raise SpecError(
+            f"tensor {name!r} in {path} has an entry that contradicts itself",
+            hint="the file is damaged; download it again",
+        )
+    if first + end > size:
+        raise SpecError(
+            f"tensor {name!r} reaches beyond the end of {path}",
+            hint="the file is truncated; download it again",
+        )
+    return TensorEntry(
+        file=path, name=name, dtype=dtype, shape=shape, start=first + start, end=first + end
+    )

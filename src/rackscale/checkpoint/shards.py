@@ -1,0 +1,67 @@
+"""Which safetensors files make up a folder, and where each tensor is."""
+
+import json
+from pathlib import Path
+
+from rackscale.checkpoint.safetensors_file import TensorEntry, read_header
+from rackscale.core import SpecError
+
+INDEX = "model.safetensors.index.json"
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+def read_tensors(folder: Path) -> dict[str, TensorEntry]:
+    """All tensors of a folder by name, from headers alone.
+
+    Raises SpecError naming the shard that is missing or broken, or the tensor that the index
+    promises and no shard has.
+    """
+    index = folder / INDEX
+    if not index.exists():
+        return _read_files(folder, sorted(folder.glob("*.safetensors")))
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
+        raise SpecError(f"{index} has no weight_map", hint="it must say which file has which tensor")
+    files = sorted({folder / Path(name).name for name in weight_map.values()})
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        raise SpecError(
+            f"{folder} lacks {len(missing)} of {len(files)} shards: {', '.join(missing[:3])}",
+            hint="download what is missing",
+        )
+    tensors = _read_files(folder, files)
+    for name, file in weight_map.items():
+        if name not in tensors:
+            raise SpecError(
+                f"tensor {name!r} is not in {folder / file}, where {INDEX} says it is",
+                hint="the index and the shards are of different versions",
+            )
+    return tensors
+
+
+def _read_files(folder: Path, files: list[Path]) -> dict[str, TensorEntry]:
+    if not files:
+        pickled = any(any(folder.glob(pattern)) for pattern in PICKLES)
+        raise SpecError(
+            f"{folder} has no .safetensors file",
+            hint="its weights are pickles, which are never loaded; convert them to safetensors"
+            if pickled
+            else "give a Hugging Face folder with weights",
+        )
+    tensors: dict[str, TensorEntry] = {}
+    for file in files:
+        tensors.update(read_header(file))
+    return tensors
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """A JSON object out of a file. Raises SpecError naming the file."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise SpecError(f"{path} cannot be read ({error.strerror})", hint="is the folder whole?") from None
+    except (ValueError, RecursionError):
+        raise SpecError(f"{path} is no JSON", hint="it is damaged; download it again") from None
+    if not isinstance(value, dict):
+        raise SpecError(f"{path} is no JSON object", hint="it is damaged; download it again")
+    return value

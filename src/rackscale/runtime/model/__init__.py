@@ -1,0 +1,5 @@
+"""The forward pass, from tokens to logits, of every family that a `ModelSpec` can describe."""
+
+from rackscale.runtime.model.model import Model
+
+__all__ = ["Model"]

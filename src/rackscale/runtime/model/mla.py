@@ -1,0 +1,114 @@
+"""Multi-head latent attention (arXiv 2405.04434) over a paged cache of latents.
+
+Decodes work on the compressed cache: the key's up-projection is absorbed into the query, the value's is
+applied after the attention. Chunks of a prefill expand keys and values, which costs less for many queries.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from rackscale.runtime.batch import Batch, Chunk
+from rackscale.runtime.kernels import Kernels
+from rackscale.runtime.model.rope import halves, rotate
+from rackscale.runtime.model.weights import LayerWeights
+from rackscale.specs import MlaSpec, ModelSpec, YarnScaling
+
+
+class Mla:
+    """One layer's attention."""
+
+    def __init__(self, model: ModelSpec, spec: MlaSpec, weights: LayerWeights, kernels: Kernels) -> None:
+        self.spec, self.kernels, self.eps = spec, kernels, model.norm_eps
+        scaling = model.rope.scaling
+        mscale = scaling.softmax_mscale if isinstance(scaling, YarnScaling) else 1.0
+        self.scale = (spec.nope_head_dim + spec.rope_head_dim) ** -0.5 * mscale**2
+        query = "q" if spec.q_lora_rank is None else "q_b"
+        q_rows = weights.get(f"attn.{query}")
+        kv_rows = weights.get("attn.kv_a")
+        kv_bias = weights.maybe("attn.kv_a_bias")
+        if model.rope.interleaved:
+            q_rows, kv_rows = self._halved_query(q_rows), self._halved_key(kv_rows)
+            kv_bias = None if kv_bias is None else self._halved_key(kv_bias[:, None])[:, 0]
+        self.q_b = None if spec.q_lora_rank is None else q_rows
+        self.q_norm = weights.maybe("attn.q_a_norm")
+        first = q_rows if spec.q_lora_rank is None else weights.get("attn.q_a")
+        self.first_width = len(first)
+        self.qkv = torch.cat((first, kv_rows))
+        self.qkv_bias = None
+        if kv_bias is not None:
+            q_bias = weights.maybe("attn.q_a_bias")
+            q_bias = torch.zeros_like(first[:, 0]) if q_bias is None else q_bias
+            self.qkv_bias = torch.cat((q_bias, kv_bias))
+        self.kv_norm = weights.get("attn.kv_a_norm")
+        self.kv_b = weights.get("attn.kv_b")
+        up = self.kv_b.view(spec.num_heads, spec.nope_head_dim + spec.v_head_dim, spec.kv_lora_rank)
+        self.key_up_ANR = up[:, : spec.nope_head_dim].contiguous()
+        self.value_up_ARV = up[:, spec.nope_head_dim :].mT.contiguous()
+        self.out, self.out_bias = weights.get("attn.o"), weights.maybe("attn.o_bias")
+
+    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+        """Attention of every token to its row up to itself, [T, H]; writes the tokens' latents."""
+        spec = self.spec
+        first, kv = F.linear(x_TH, self.qkv, self.qkv_bias).split(
+            (self.first_width, spec.kv_lora_rank + spec.rope_head_dim), -1
+        )
+        if self.q_b is not None:
+            first = F.linear(F.rms_norm(first, first.shape[-1:], self.q_norm, self.eps), self.q_b)
+        query_TAN = first.view(len(x_TH), spec.num_heads, -1)
+        nope_TAN, rope_TAN = query_TAN.split((spec.nope_head_dim, spec.rope_head_dim), -1)
+        rope_TAN = rotate(rope_TAN, cos, sin)
+        latent, key_rope = kv.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
+        latent = F.rms_norm(latent, latent.shape[-1:], self.kv_norm, self.eps)
+        key_rope = rotate(key_rope.unsqueeze(1), cos, sin).squeeze(1)
+        (latents_SW,) = cache
+        latents_SW[batch.slots] = torch.cat((latent, key_rope), -1)
+
+        parts = []
+        decodes = len(batch.decodes)
+        if decodes:
+            parts.append(self._decode(nope_TAN[:decodes], rope_TAN[:decodes], latents_SW, batch))
+        for chunk in batch.chunks:
+            part = slice(chunk.start, chunk.end)
+            parts.append(self._chunk(nope_TAN[part], rope_TAN[part], latents_SW, chunk))
+        attended = parts[0] if len(parts) == 1 else torch.cat(parts)
+        return F.linear(attended, self.out, self.out_bias)
+
+    def _decode(self, nope_DAN: Tensor, rope_DAN: Tensor, latents_SW: Tensor, batch: Batch) -> Tensor:
+        absorbed_DAR = torch.bmm(nope_DAN.transpose(0, 1), self.key_up_ANR).transpose(0, 1)
+        query_DAW = torch.cat((absorbed_DAR, rope_DAN), -1)
+        latent_DAR = self.kernels.mla_decode(
+            query_DAW, latents_SW, batch.decodes, self.spec.kv_lora_rank, self.scale
+        )
+        value_ADV = torch.bmm(latent_DAR.transpose(0, 1), self.value_up_ARV)
+        return value_ADV.transpose(0, 1).flatten(1)
+
+    def _chunk(self, nope_TAN: Tensor, rope_TAN: Tensor, latents_SW: Tensor, chunk: Chunk) -> Tensor:
+        spec = self.spec
+        context_LW = latents_SW[chunk.context]
+        latent_LR, rope_LN = context_LW.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
+        kv_LAN = F.linear(latent_LR, self.kv_b).view(len(context_LW), spec.num_heads, -1)
+        key_LAN, value_LAV = kv_LAN.split((spec.nope_head_dim, spec.v_head_dim), -1)
+        scores_ATL = torch.einsum("tan,lan->atl", nope_TAN, key_LAN)
+        scores_ATL = (scores_ATL + torch.einsum("tan,ln->atl", rope_TAN, rope_LN)) * self.scale
+        scores_ATL = scores_ATL.masked_fill(hidden_from(chunk, None, scores_ATL.device), -torch.inf)
+        return torch.einsum("atl,lav->tav", scores_ATL.softmax(-1), value_LAV).flatten(1)
+
+    def _halved_query(self, rows: Tensor) -> Tensor:
+        spec = self.spec
+        heads = rows.view(spec.num_heads, -1, rows.shape[-1])
+        nope, rope = heads.split((spec.nope_head_dim, spec.rope_head_dim), 1)
+        return torch.cat((nope, halves(rope)), 1).flatten(0, 1)
+
+    def _halved_key(self, rows: Tensor) -> Tensor:
+        latent, rope = rows.split((self.spec.kv_lora_rank, self.spec.rope_head_dim), 0)
+        return torch.cat((latent, halves(rope)), 0)
+
+
+def hidden_from(chunk: Chunk, window: int | None, device: torch.device) -> Tensor:
+    """Which of the context [L] each token of the chunk [T] does not see: what comes after it, and what is
+    further back than the window."""
+    queries = torch.arange(chunk.position, chunk.position + chunk.end - chunk.start, device=device)[:, None]
+    keys = torch.arange(len(chunk.context), device=device)
+    hidden = keys > queries
+    return hidden if window is None else hidden | (keys <= queries - window)
