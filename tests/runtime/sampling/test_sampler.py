@@ -57,6 +57,20 @@ def test_a_row_alone_draws_what_it_draws_in_a_batch(sequences: Make, make_reques
         assert alone.run([0], 40)[0] == together.tokens[row]
 
 
+def test_a_batch_in_parts_draws_the_same(
+    sequences: Make, make_request: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parted = sequences(), sequences()
+    for row, request in enumerate(requests(make_request)):
+        whole.seat(row, request)
+        parted.seat(row, request)
+    for _ in range(20):
+        expected = whole.step(list(range(16)))
+        with monkeypatch.context() as patch:
+            patch.setattr("rackscale.runtime.sampling.sampler._PART_ELEMENTS", 3 * 320 + 1)
+            assert parted.step(list(range(16))) == expected
+
+
 def test_a_sequence_goes_on_the_same_after_it_was_moved(sequences: Make, make_request: Make) -> None:
     whole, moved = sequences(), sequences()
     for row, request in enumerate(requests(make_request)):

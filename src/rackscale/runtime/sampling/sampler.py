@@ -24,6 +24,10 @@ _LOG = logging.getLogger(__name__)
 # Finite, and still finite after a division by the least temperature.
 _LARGEST_LOGIT = 1e30
 
+# 8 MiB of float32. glibc maps what is over 32 MiB anew each time; a quarter of it leaves room for
+# several copies.
+_PART_ELEMENTS = 1 << 21
+
 
 class Sampler:
     """Draws the next token of each row, and keeps what its request needs to know of the last ones.
@@ -80,9 +84,10 @@ class Sampler:
             tokens = self._choose_despite(logits_NV, rows, positions, features)
         logprobs: tuple[TokenLogprobs, ...] = ()
         if features & feature.LOGPROBS:
-            where = np.flatnonzero(features_N & feature.LOGPROBS)
-            num_top = self._table.num_logprobs[rows[where]]
-            logprobs = token_logprobs(logits_NV, tokens, where, num_top)
+            wanting = np.flatnonzero(features_N & feature.LOGPROBS)
+            for where in (wanting[part] for part in _parts(len(wanting), logits_NV)):
+                num_top = self._table.num_logprobs[rows[where]]
+                logprobs += token_logprobs(logits_NV, tokens, where, num_top)
         if features & (feature.PENALISED | feature.GUIDED):
             self._advance(rows, tokens, features_N)
         return torch.from_numpy(tokens).to(logits_NV.device), logprobs
@@ -91,6 +96,19 @@ class Sampler:
         self, logits_NV: Tensor, rows: IntColumn, positions: IntColumn, features: int
     ) -> tuple[IntColumn, Drawable]:
         """Tokens, and which of them mean something."""
+        if not features & (feature.EDITED | feature.DRAWN):
+            return _greedy(logits_NV)
+        chosen = [
+            self._choose_part(logits_NV[part], rows[part], positions[part])
+            for part in _parts(len(rows), logits_NV)
+        ]
+        tokens, drawable = zip(*chosen, strict=True)
+        return np.concatenate(tokens), np.concatenate(drawable)
+
+    def _choose_part(
+        self, logits_NV: Tensor, rows: IntColumn, positions: IntColumn
+    ) -> tuple[IntColumn, Drawable]:
+        features = int(np.bitwise_or.reduce(self._table.features[rows]))
         if features & feature.EDITED:
             logits_NV = self._edited(logits_NV, rows, positions)
         if not features & feature.DRAWN:
@@ -154,6 +172,15 @@ class Sampler:
             self._penalties.advance(rows[penalised], tokens[penalised])
         for i in np.flatnonzero(features_N & feature.GUIDED):
             self._guides.advance(int(rows[i]), TokenId(int(tokens[i])))
+
+
+def _parts(num_rows: int, logits_NV: Tensor) -> list[slice]:
+    """The batch in parts whose copies a CPU's allocator reuses; larger ones are mapped, and faulted in
+    page by page, for every copy. Rows do not depend on each other, so the parts change no result."""
+    size = max(1, _PART_ELEMENTS // logits_NV.shape[1])
+    if logits_NV.device.type != "cpu" or num_rows <= size:
+        return [slice(num_rows)]
+    return [slice(start, start + size) for start in range(0, num_rows, size)]
 
 
 def _greedy(logits_NV: Tensor) -> tuple[IntColumn, Drawable]:

@@ -1,0 +1,98 @@
+"""`rackscale serve`: the OpenAI-compatible server."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rackscale.cli import options as o
+from rackscale.core import SpecError
+from rackscale.serve.options import ServeOptions
+
+
+def serve(
+    model: o.ModelArgument,
+    *,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    served_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What clients call the model. Default: the folder's.")
+    ] = None,
+    mixed: o.MixedOption = 1,
+    weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
+    activations: o.ActivationsOption = o.Activations.AUTO,
+    kernels: o.KernelsOption = o.Kernels.AUTO,
+    max_model_len: o.MaxModelLenOption = None,
+    kv_gib: o.KvGibOption = None,
+    block_size: o.BlockSizeOption = o.DEFAULT_BLOCK_SIZE,
+    max_batched_tokens: o.MaxBatchedTokensOption = o.DEFAULT_MAX_BATCHED_TOKENS,
+    max_running: o.MaxRunningOption = o.DEFAULT_MAX_RUNNING,
+    max_waiting: Annotated[
+        int, typer.Option(metavar="N", help="Requests that may queue; more get a 503.", min=1)
+    ] = 1024,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE.jsonl", help="Events and commands, for `replay`.")
+    ] = None,
+    tool_call_parser: Annotated[str | None, typer.Option(metavar="NAME", help="One of Dynamo's.")] = None,
+    reasoning_parser: Annotated[str | None, typer.Option(metavar="NAME", help="One of Dynamo's.")] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve HTTPS.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
+    drain_s: Annotated[
+        float, typer.Option(metavar="X", help="Seconds that running requests get after SIGTERM.", min=0)
+    ] = 30.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Log lines on stderr as JSON.")] = False,
+) -> int:
+    """Serve a model over the OpenAI API.
+
+    Example: rackscale serve models/austen-moe --port 8000
+    """
+    from rackscale.serve import serve as run  # noqa: PLC0415 (--help is fast)
+
+    o.check_layout(mixed)
+    if (tls_cert is None) != (tls_key is None):
+        raise SpecError("--tls-cert and --tls-key", hint="give both or neither")
+    _log_to_stderr(as_json=as_json)
+    return run(
+        ServeOptions(
+            model=model,
+            host=host,
+            port=port,
+            served_name=served_name,
+            kernels=kernels.value,
+            activations=activations.value,
+            max_model_len=max_model_len,
+            kv_gib=kv_gib,
+            block_size=block_size,
+            max_batched_tokens=max_batched_tokens,
+            max_running=max_running,
+            max_waiting=max_waiting,
+            log=log,
+            tool_call_parser=tool_call_parser,
+            reasoning_parser=reasoning_parser,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            drain_s=drain_s,
+        )
+    )
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return json.dumps(
+            {
+                "time": self.formatTime(record),
+                "level": record.levelname,
+                "logger": record.name,
+                "message": record.getMessage(),
+            }
+        )
+
+
+def _log_to_stderr(*, as_json: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("rackscale").setLevel(logging.INFO)

@@ -1,0 +1,193 @@
+"""The door: the one public listener, in front of Dynamo's frontend on loopback.
+
+It adds what the frontend cannot: Retry-After on a full queue, readiness that means that the model answers,
+the engine's metrics beside the frontend's, errors in the OpenAI API's shape, and the fields of a request
+that the frontend would drop without a word (`Extras`). Everything else passes through as it is.
+"""
+
+import json
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector, web
+from msgspec import ValidationError, convert
+
+from rackscale.core import SpecError
+from rackscale.serve.metrics import Metrics
+from rackscale.serve.options import ServeOptions
+from rackscale.serve.translate import Extras
+
+COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
+RETRY_AFTER_S = 1
+REFUSED = {
+    "echo": "it is not supported; put the prompt in front yourself",
+    "suffix": "it is not supported; leave it out",
+}
+HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host", "keep-alive"})
+BYTES_PER_MIB = 1 << 20
+
+
+class Gateway:
+    """Serves from `start` on; hands requests on from `open` on, and no new ones from `shut` on."""
+
+    def __init__(self, options: ServeOptions, frontend_port: int) -> None:
+        self._options = options
+        self._frontend = f"http://127.0.0.1:{frontend_port}"
+        self._ready = False
+        self._draining = False
+        self._metrics: Metrics | None = None
+        self._is_full: Callable[[], bool] = lambda: False
+        self._session: ClientSession | None = None
+        app = web.Application(client_max_size=options.max_body_mib * BYTES_PER_MIB)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._health)
+        app.router.add_get("/live", self._live)
+        app.router.add_get("/metrics", self._scrape)
+        app.router.add_route("*", "/{path:.*}", self._pass)
+        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+
+    async def start(self) -> None:
+        """Listen. Raises SpecError where the address cannot be had."""
+        options = self._options
+        self._session = ClientSession(
+            connector=TCPConnector(limit=0), timeout=ClientTimeout(total=None), auto_decompress=False
+        )
+        await self._runner.setup()
+        site = web.TCPSite(
+            self._runner, options.host, options.port, ssl_context=_tls(options), reuse_address=True
+        )
+        try:
+            await site.start()
+        except OSError as error:
+            raise SpecError(
+                f"{options.host}:{options.port} cannot be listened on ({error.strerror})",
+                hint="give another --port or --host",
+            ) from None
+
+    def open(self, metrics: Metrics, is_full: Callable[[], bool]) -> None:
+        """The model answers from here on."""
+        self._metrics, self._is_full, self._ready = metrics, is_full, True
+
+    def shut(self) -> None:
+        """No new requests."""
+        self._draining = True
+
+    async def close(self) -> None:
+        """Stop listening."""
+        await self._runner.cleanup()
+        if self._session is not None:
+            await self._session.close()
+
+    async def _live(self, _request: web.Request) -> web.Response:
+        return web.json_response({"status": "live"})
+
+    async def _health(self, _request: web.Request) -> web.Response:
+        if self._ready and not self._draining:
+            return web.json_response({"status": "ready", "model": self._options.name})
+        return web.json_response({"status": "draining" if self._draining else "loading"}, status=503)
+
+    async def _scrape(self, _request: web.Request) -> web.Response:
+        own = b"" if self._metrics is None else self._metrics.text()
+        theirs = b""
+        if self._ready and self._session is not None:
+            async with self._session.get(f"{self._frontend}/metrics") as answer:
+                theirs = await answer.read()
+        return web.Response(body=own + theirs, content_type="text/plain", charset="utf-8")
+
+    async def _pass(self, request: web.Request) -> web.StreamResponse:
+        if self._draining:
+            return _error(503, "the server is shutting down; try another", retry=True)
+        if not self._ready:
+            return _error(503, "the model is loading; try again", retry=True)
+        try:
+            body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            return _error(413, f"the body is larger than {self._options.max_body_mib} MiB; shorten it")
+        if request.method == "POST" and request.path in COMPLETIONS:
+            if self._is_full():
+                return _error(503, "the queue is full; try again later", retry=True)
+            try:
+                body = with_extras(body)
+            except SpecError as error:
+                return _error(400, str(error))
+        return await self._forward(request, body)
+
+    async def _forward(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        assert self._session is not None, "start comes first"
+        headers = {k: v for k, v in request.headers.items() if k.lower() not in HOP_HEADERS}
+        url = f"{self._frontend}{request.path_qs}"
+        try:
+            async with self._session.request(request.method, url, data=body, headers=headers) as answer:
+                if answer.status >= web.HTTPBadRequest.status_code:
+                    return _reshape(answer.status, await answer.read())
+                kept = {k: v for k, v in answer.headers.items() if k.lower() not in HOP_HEADERS}
+                response = web.StreamResponse(status=answer.status, headers=kept)
+                await response.prepare(request)
+                async for chunk in answer.content.iter_any():
+                    await response.write(chunk)
+                await response.write_eof()
+                return response
+        except ClientConnectionError:
+            return _error(503, "the frontend is gone; try again", retry=True)
+
+
+def with_extras(body: bytes) -> bytes:
+    """The same request, with the fields that the frontend drops put into an annotation.
+
+    What is no JSON object is left to the frontend to refuse. Raises SpecError on a field that is not
+    supported or not of its type.
+    """
+    try:
+        fields: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return body
+    if not isinstance(fields, dict):
+        return body
+    for name, hint in REFUSED.items():
+        if fields.get(name):
+            raise SpecError(name, hint=hint)
+    moved = {
+        name: fields.pop(name)
+        for name in Extras.__struct_fields__
+        if fields.get(name) not in (None, {}, [])
+    }
+    if not moved:
+        return body
+    try:
+        extras = convert(moved, Extras, strict=False)
+    except ValidationError as error:
+        raise SpecError(f"{', '.join(moved)}: {error}", hint="give it as the API describes it") from None
+    extension = fields.setdefault("nvext", {})
+    if isinstance(extension, dict):
+        extension["annotations"] = [*(extension.get("annotations") or ()), extras.annotation()]
+    return json.dumps(fields).encode()
+
+
+def _reshape(status: int, body: bytes) -> web.Response:
+    """The frontend's error in the OpenAI API's shape."""
+    try:
+        message = json.loads(body)["message"]
+    except (ValueError, KeyError, TypeError):
+        message = body.decode(errors="replace") or web.Response(status=status).reason or "error"
+    return _error(status, message, retry=status == web.HTTPServiceUnavailable.status_code)
+
+
+def _error(status: int, message: str, *, retry: bool = False) -> web.Response:
+    kind = "invalid_request_error" if status < web.HTTPInternalServerError.status_code else "server_error"
+    body = {"error": {"message": message, "type": kind, "param": None, "code": status}}
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if retry else None
+    return web.json_response(body, status=status, headers=headers)
+
+
+def _tls(options: ServeOptions) -> ssl.SSLContext | None:
+    if options.tls_cert is None:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(options.tls_cert, options.tls_key)
+    except (OSError, ssl.SSLError) as error:
+        raise SpecError(
+            f"{options.tls_cert} cannot be used ({error})", hint="give --tls-cert and --tls-key in PEM"
+        ) from None
+    return context

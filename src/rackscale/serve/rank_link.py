@@ -1,0 +1,99 @@
+"""The parent's end of a rank's process."""
+
+import asyncio
+import socket
+import subprocess
+import sys
+
+from rackscale.core import RackscaleError, RankLostError, RankPlan
+from rackscale.runtime.answer import RankAnswer
+from rackscale.runtime.messages import (
+    LENGTH,
+    Answered,
+    Failed,
+    FromRank,
+    Loading,
+    RankConfig,
+    Ready,
+    frame,
+    unframe,
+)
+
+END_LIMIT_S = 5.0
+STREAM_LIMIT_BYTES = 1 << 26
+
+
+class RankLink:
+    """One rank's process and the socket to it. `start`, then `ready`, then plans and answers in order."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
+                [sys.executable, "-m", "rackscale.runtime.rank_process", str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+        self._socket = ours
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def ready(self, config: RankConfig) -> Ready:
+        """Configure the rank and wait until it has answered a step.
+
+        Raises the rank's own error where it cannot start, RankLostError where it dies.
+        """
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=self._socket, limit=STREAM_LIMIT_BYTES
+        )
+        self._writer.write(frame(config))
+        while True:
+            match await self._receive():
+                case Ready() as ready:
+                    return ready
+                case Failed() as failed:
+                    error = RackscaleError(failed.what, hint=failed.hint)
+                    error.exit_code = failed.exit_code
+                    raise error
+                case Loading() | Answered():
+                    pass
+
+    def send(self, plan: RankPlan) -> None:
+        """Give the rank a step; it performs them in order."""
+        assert self._writer is not None, "plans are sent to a rank that is ready"
+        self._writer.write(frame(plan))
+
+    async def answer(self) -> RankAnswer:
+        """The answer to the oldest plan. Raises RankLostError where the rank died instead."""
+        message = await self._receive()
+        assert isinstance(message, Answered), "a ready rank only answers plans"
+        return message.answer
+
+    async def _receive(self) -> FromRank:
+        assert self._reader is not None, "the link is connected first"
+        try:
+            prefix = await self._reader.readexactly(LENGTH.size)
+            body = await self._reader.readexactly(LENGTH.unpack(prefix)[0])
+        except (asyncio.IncompleteReadError, ConnectionError):
+            code = self._process.poll()
+            raise RankLostError(
+                f"the rank's process {self.pid} died (exit code {code})",
+                hint="its last words are above; start the server again",
+            ) from None
+        return unframe(body)
+
+    def close(self) -> None:
+        """End the rank: it goes when its socket closes, and is killed where it does not."""
+        if self._writer is not None:
+            self._writer.close()
+        self._socket.close()
+        try:
+            self._process.wait(timeout=END_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()

@@ -1,0 +1,177 @@
+"""One server, from its start to its end."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import time
+from contextlib import AsyncExitStack
+from typing import BinaryIO
+
+from rackscale.checkpoint import Metadata, open_metadata
+from rackscale.core import SpecError
+from rackscale.engine import build
+from rackscale.runtime.messages import RankConfig
+from rackscale.runtime.sampling import GuideChecker
+from rackscale.serve.driver import Driver
+from rackscale.serve.frontend import Frontend, configure
+from rackscale.serve.gateway import Gateway
+from rackscale.serve.metrics import Metrics
+from rackscale.serve.options import ServeOptions
+from rackscale.serve.rank_link import RankLink
+from rackscale.serve.worker import Worker
+from rackscale.specs import DeploymentSpec, one_rank
+
+BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
+EXIT_INTERRUPTED = 130
+
+_LOG = logging.getLogger("rackscale.serve")
+
+
+async def run(options: ServeOptions) -> int:
+    """Serve until told to stop, and give the exit code.
+
+    Raises SpecError on a broken checkpoint, an option that does not fit or an address that is taken;
+    RankLostError where the rank dies.
+    """
+    started_s = time.monotonic()
+    configure(options)
+    stop = _stop_on_signals()
+    async with AsyncExitStack() as stack:
+        metadata = open_metadata(options.model)
+        deployment = _deployment(metadata, options)
+        log = _open_log(options, stack)
+        gateway = Gateway(options, port := _free_port())
+        stack.push_async_callback(gateway.close)
+        await gateway.start()
+        link = RankLink()
+        stack.callback(link.close)
+        _LOG.info("loading %s (%.1f MiB)", options.model, metadata.num_bytes / 2**20)
+        engine = build(deployment)
+        metrics = Metrics(engine)
+        driver = Driver(engine, link, metrics, log)
+        guides = _guides(metadata, stack)
+        worker = Worker(driver, metadata, guides, options.stream_interval_s)
+        frontend = Frontend()
+        stack.push_async_callback(frontend.close)
+        ready, _ = await asyncio.gather(
+            link.ready(_rank_config(options, deployment)), frontend.start(port, worker.generate)
+        )
+        await frontend.register(options, deployment)
+        gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting)
+        _LOG.info(
+            "ready in %.1f s: %s on %s://%s:%d/v1 (%s kernels, %d threads, %d KV blocks)",
+            time.monotonic() - started_s,
+            options.name,
+            "https" if options.tls_cert else "http",
+            options.host,
+            options.port,
+            ready.kernels,
+            ready.num_threads,
+            deployment.groups[0].num_blocks,
+        )
+        return await _until_stopped(options, driver, gateway, stop)
+
+
+async def _until_stopped(
+    options: ServeOptions, driver: Driver, gateway: Gateway, stop: asyncio.Event
+) -> int:
+    running = asyncio.ensure_future(driver.run())
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        gateway.shut()
+        if not running.done():
+            _LOG.info("draining: running requests have %g s to finish", options.drain_s)
+            draining = asyncio.ensure_future(driver.drained())
+            await asyncio.wait(
+                {running, draining}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED
+            )
+            draining.cancel()
+        if running.done():
+            driver.lose_all()
+            await asyncio.sleep(0)
+            running.result()
+    finally:
+        running.cancel()
+        stopping.cancel()
+    return 0
+
+
+def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:
+    return one_rank(
+        metadata.spec,
+        name=options.name,
+        bytes_per_element=BYTES_OF[options.activations],
+        max_model_len=options.max_model_len,
+        kv_gib=options.kv_gib,
+        block_size=options.block_size,
+        max_batched_tokens=options.max_batched_tokens,
+        max_running=options.max_running,
+        max_waiting=options.max_waiting,
+    )
+
+
+def _rank_config(options: ServeOptions, deployment: DeploymentSpec) -> RankConfig:
+    (group,) = deployment.groups
+    return RankConfig(
+        path=str(options.model),
+        num_blocks=group.num_blocks,
+        block_size=deployment.block_size,
+        max_running=group.max_running,
+        max_model_len=deployment.max_model_len,
+        activations=options.activations,
+        kernels=options.kernels,
+        tokenizer=True,
+    )
+
+
+def _guides(metadata: Metadata, stack: AsyncExitStack) -> GuideChecker | None:
+    if metadata.tokenizer is None:
+        return None
+    guides = GuideChecker(metadata.tokenizer.path)
+    stack.callback(guides.close)
+    return guides
+
+
+def _open_log(options: ServeOptions, stack: AsyncExitStack) -> BinaryIO | None:
+    if options.log is None:
+        return None
+    try:
+        return stack.enter_context(options.log.open("wb"))
+    except OSError as error:
+        raise SpecError(
+            f"{options.log} cannot be written ({error.strerror})", hint="give another --log"
+        ) from None
+
+
+def _free_port() -> int:
+    """A port of loopback that nobody has, for Dynamo's frontend."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """Set by the first SIGTERM or Ctrl-C. A second one ends the process at once: the rank follows, since
+    it dies with its parent."""
+    stop = asyncio.Event()
+
+    def told() -> None:
+        if stop.is_set():
+            os._exit(EXIT_INTERRUPTED)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    return stop
+
+
+def serve(options: ServeOptions) -> int:
+    """Run a server in this process until it is told to stop. Gives the exit code."""
+    import uvloop  # noqa: PLC0415 (only a server needs it)
+
+    return uvloop.run(run(options))
