@@ -1,9 +1,9 @@
 """The text: public-domain prose from Debian packages, cut into training and held-out parts.
 
-    apt-get download r-cran-janeaustenr bible-kjv bible-kjv-text      # anywhere; no root needed
+    apt-get download r-cran-janeaustenr r-cran-tokenizers bible-kjv bible-kjv-text
     python models/train/corpus.py DEB_FOLDER OUT_FOLDER
 
-writes train.txt (a form feed between documents) and heldout.txt. A document is a chapter. Lines that the
+writes train.txt and other.txt (a form feed between documents) and heldout.txt. A document is a chapter. Lines that the
 source wraps are joined: a paragraph is a line, and a blank line parts paragraphs. Held out are the last
 chapters of each novel, at least `HELD_OUT_SHARE` of it, which training never sees.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 HELD_OUT_SHARE = 0.04
 DOCUMENT_BREAK = "\f"
 CHAPTER = re.compile(r"^(chapter|volume|preface|the end|finis)\b.*$", re.IGNORECASE)
-STRING = b"\x00\x04\x00\x09"  # R's serialisation: a CHARSXP, then its length and bytes
+STRING = re.compile(rb"\x00[\x00\x04][\x00\x80]\x09")  # R: a string, ASCII or UTF-8; length and bytes follow
 
 
 def unpack(folder: Path, package: str, into: Path) -> Path:
@@ -43,8 +43,10 @@ def novels(root: Path) -> list[list[str]]:
 
 def strings(serialised: bytes) -> list[str]:
     """The character vector that R serialised."""
-    found, at = [], serialised.index(STRING)
-    while serialised[at : at + 2] == STRING[:2]:
+    start = re.search(STRING, serialised)
+    assert start is not None, "a character vector has strings"
+    found, at = [], start.start()
+    while re.match(STRING, serialised[at : at + 4]):
         (size,) = struct.unpack(">I", serialised[at + 4 : at + 8])
         found.append(serialised[at + 8 : at + 8 + size].decode())
         at += 8 + size
@@ -65,6 +67,14 @@ def paragraphs(lines: list[str]) -> list[str]:
     """Runs of lines without a blank one between them, joined."""
     text = "\n".join(line.strip() for line in lines)
     return [" ".join(part.split()) for part in re.split(r"\n{2,}", text) if part.strip()]
+
+
+def moby_dick(root: Path) -> list[str]:
+    """Melville's novel, which r-cran-tokenizers ships as one string."""
+    data = next(root.rglob("tokenizers/data/Rdata.rdb")).read_bytes()
+    (text,) = strings(zlib.decompress(data[4:]))
+    body = text[text.index("CHAPTER 1") : text.rindex("End of")]
+    return chapters(body.splitlines())
 
 
 def bible(root: Path) -> list[str]:
@@ -104,13 +114,13 @@ def main() -> None:
     held_out: list[str] = []
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        for package in ("r-cran-janeaustenr", "bible-kjv", "bible-kjv-text"):
+        for package in ("r-cran-janeaustenr", "r-cran-tokenizers", "bible-kjv", "bible-kjv-text"):
             unpack(options.packages, package, root)
         for lines in novels(root):
             kept, held = split(chapters(lines))
             train += kept
             held_out += held
-        other = bible(root)
+        other = moby_dick(root) + bible(root)
     (options.out / "train.txt").write_text(DOCUMENT_BREAK.join(train))
     (options.out / "other.txt").write_text(DOCUMENT_BREAK.join(other))
     (options.out / "heldout.txt").write_text("\n".join(held_out))

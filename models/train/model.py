@@ -102,9 +102,11 @@ class Mlp(nn.Module):
 
 
 class Moe(nn.Module):
-    """Routed experts and a shared one. `load_E` holds the last batch's tokens by expert."""
+    """Routed experts and a shared one. `load_E` holds the last batch's tokens by expert, `share_E` its mean
+    scores."""
 
     load_E: Tensor
+    share_E: Tensor
 
     def __init__(self, s: Shape) -> None:
         super().__init__()
@@ -127,9 +129,15 @@ class Moe(nn.Module):
         """Weights that sum to one, and the experts they belong to, both [T, K]."""
         with torch.autocast("cpu", enabled=False):
             scores_TE = F.linear(x_TH.float(), self.router).sigmoid()
+            self.share_E = (scores_TE / scores_TE.sum(-1, keepdim=True)).mean(0)
             experts_TK = (scores_TE + self.correction_E).topk(self.s.num_experts_per_tok, -1).indices
             weights_TK = scores_TE.gather(1, experts_TK)
             return weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20), experts_TK
+
+    def imbalance(self) -> Tensor:
+        """1 where all experts have the same load and the same scores, more otherwise; differentiable by
+        the scores (Switch Transformer, arXiv 2101.03961, eq. 4)."""
+        return (self.load_E / self.load_E.mean() * self.share_E).sum()
 
     def experts(self, x_TH: Tensor, weights_TK: Tensor, experts_TK: Tensor) -> Tensor:
         """The weighted sum of each token's experts, [T, H]."""

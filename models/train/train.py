@@ -24,11 +24,10 @@ from torch import Tensor
 from tokens import stream, train_tokenizer
 
 TOKENS_PER_STEP = 4096
-BALANCE_RATE = 0.001  # the bias rule's step at the end, as in arXiv 2408.15664
-BALANCE_RATE_START = 0.02  # and at first, since there are few steps in which routers settle
-BALANCE_UNTIL = 0.8
-OTHER_SHARE = 0.35  # of the first steps' tokens, falling to none at OTHER_UNTIL
-OTHER_UNTIL = 0.4
+BALANCE_RATE = 0.004  # the bias rule's step at first; it falls with the learning rate
+IMBALANCE_WEIGHT = 0.003  # of the auxiliary loss, which only helps the bias rule along
+OTHER_SHARE = 0.3  # of the first steps' tokens, falling to none at OTHER_UNTIL
+OTHER_UNTIL = 0.5
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,13 @@ def optimisers(model: Model) -> list[torch.optim.Optimizer]:
 
 
 def learning_rate(share: float) -> float:
-    """Warm up over 2 %, hold, then fall in a line to zero over the last 80 %."""
-    return min(1.0, share / 0.02, (1 - share) / 0.8)
+    """Warm up over 2 %, then fall in a line to zero."""
+    return min(share / 0.02, (1 - share) / 0.98)
 
 
 def balance(layers: list[Moe], share: float) -> None:
     """DeepSeek's rule: a bias rises where an expert got too little, and falls where too much."""
-    early = max(0.0, 1 - share / BALANCE_UNTIL)
-    rate = BALANCE_RATE + early * (BALANCE_RATE_START - BALANCE_RATE)
+    rate = BALANCE_RATE * learning_rate(share)
     for layer in layers:
         layer.correction_E += rate * torch.sign(layer.load_E.mean() - layer.load_E)
 
@@ -122,7 +120,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=45.0)
     parser.add_argument("--steps", type=int)
-    parser.add_argument("--dropout", type=float, default=0.05)
+    parser.add_argument("--dropout", type=float, default=0.1)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
@@ -154,7 +152,8 @@ def main() -> None:
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(window[:, :-1])
         loss = F.cross_entropy(logits.float().flatten(0, 1), window[:, 1:].flatten())
-        loss.backward()
+        imbalance = sum(moe.imbalance() for moe in model.moe_layers())
+        (loss + IMBALANCE_WEIGHT * imbalance).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optim in optims:
             optim.step()

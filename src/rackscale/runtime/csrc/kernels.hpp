@@ -1,0 +1,51 @@
+// The kernels behind `rackscale.runtime.kernels.native`. Pointers are to contiguous fp32 unless said otherwise;
+// shapes are checked by the caller. Axes as in kernels/interface.py.
+#pragma once
+
+#include <cstdint>
+
+namespace rackscale {
+
+struct Experts {
+  int64_t num_experts, hidden, width;
+  const void* gate_up;        // [E, hidden, 2 * width], fp32 or bf16
+  const void* down;           // [E, width, hidden], the same dtype
+  bool is_bf16;
+  const float* gate_up_bias;  // [E, 2 * width] or null
+  const float* down_bias;     // [E, hidden] or null
+  bool clamped;               // gpt-oss's activation
+  float alpha, limit;
+};
+
+// out [T, hidden] = the weighted sum of each token's experts. expert_ids int32 [T, K].
+void experts(const float* hidden, const float* weights, const int32_t* expert_ids, int64_t num_tokens,
+             int64_t per_token, const Experts& experts, float* out, int num_threads);
+
+struct Paged {
+  const int32_t* rows;     // [D]
+  const int32_t* lengths;  // [D]
+  const int32_t* table;    // [rows, table_width]
+  int64_t num_decodes, table_width, block_size;
+};
+
+// out [D, A, rank]; query [D, A, width]; cache [slots, width].
+void mla_decode(const float* query, const float* cache, const Paged& paged, int64_t num_heads, int64_t width,
+                int64_t rank, float scale, float* out, int num_threads);
+
+// out [D, A, N]; query [D, A, N]; keys and values [slots, G, N]; sinks [A] or null; window 0: none.
+void gqa_decode(const float* query, const float* keys, const float* values, const Paged& paged,
+                int64_t num_heads, int64_t num_key_heads, int64_t head_dim, float scale, int64_t window,
+                const float* sinks, float* out, int num_threads);
+
+struct Router {
+  int64_t num_experts, top_k, num_groups, topk_groups;
+  int scoring;  // 0 softmax, 1 softmax over the best, 2 sigmoid
+  bool renormalise;
+  float scale;
+};
+
+// weights [T, K] and expert_ids int32 [T, K] of logits [T, E]; correction [E] or null.
+void route(const float* logits, const float* correction, int64_t num_tokens, const Router& router,
+           float* weights, int32_t* expert_ids);
+
+}  // namespace rackscale

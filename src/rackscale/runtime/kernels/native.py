@@ -1,0 +1,170 @@
+"""The kernels in C++ (csrc/), for fp32 on the CPU. What they do not take, the reference does.
+
+Tensors are handed over as addresses, so this module is where shapes, dtypes and layouts are made sure of.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from rackscale.runtime import _native
+from rackscale.runtime.batch import Decodes
+from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.kernels.reference import Reference
+from rackscale.specs import RouterSpec, Scoring
+
+SCORINGS = {Scoring.SOFTMAX: 0, Scoring.TOPK_SOFTMAX: 1, Scoring.SIGMOID: 2}
+NULL = 0
+
+
+def _takes(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+
+
+def _address(tensor: Tensor | None) -> int:
+    return NULL if tensor is None else tensor.data_ptr()
+
+
+@lru_cache(maxsize=64)
+def _router(spec: RouterSpec) -> _native.Router:
+    return _native.Router(
+        spec.num_experts,
+        spec.top_k,
+        spec.num_groups,
+        spec.topk_groups,
+        SCORINGS[spec.scoring],
+        spec.renormalise,
+        spec.scale,
+    )
+
+
+class Native(Reference):
+    """See `Kernels`. Falls back to the reference on other dtypes and devices."""
+
+    name = "native"
+
+    def __init__(self) -> None:
+        self._experts: dict[int, tuple[ExpertWeights, _native.Experts]] = {}
+
+    def route(
+        self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec
+    ) -> tuple[Tensor, Tensor]:
+        """The same choice as the reference's; among equal scores the lower expert."""
+        if not _takes(logits_TE):
+            return super().route(logits_TE, correction_E, router)
+        logits_TE = logits_TE.contiguous()
+        weights_TK = torch.empty(len(logits_TE), router.top_k)
+        experts_TK = torch.empty(len(logits_TE), router.top_k, dtype=torch.int32)
+        _native.route(
+            logits_TE.data_ptr(),
+            _address(correction_E),
+            len(logits_TE),
+            _router(router),
+            weights_TK.data_ptr(),
+            experts_TK.data_ptr(),
+        )
+        return weights_TK, experts_TK
+
+    def experts(
+        self, hidden_TH: Tensor, weights_TK: Tensor, experts_TK: Tensor, experts: ExpertWeights
+    ) -> Tensor:
+        """Gate, up, activation, down and the weighted sum in one pass over each expert."""
+        if not _takes(hidden_TH):
+            return super().experts(hidden_TH, weights_TK, experts_TK, experts)
+        hidden_TH, weights_TK = hidden_TH.contiguous(), weights_TK.contiguous()
+        out_TH = torch.empty_like(hidden_TH)
+        _native.experts(
+            hidden_TH.data_ptr(),
+            weights_TK.data_ptr(),
+            experts_TK.contiguous().data_ptr(),
+            len(hidden_TH),
+            experts_TK.shape[1],
+            self._described(experts),
+            out_TH.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out_TH
+
+    def mla_decode(self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float) -> Tensor:
+        """Reads latents where they are, block by block."""
+        if not _takes(query_DAW):
+            return super().mla_decode(query_DAW, cache_SW, decodes, rank, scale)
+        query_DAW = query_DAW.contiguous()
+        num_decodes, num_heads, width = query_DAW.shape
+        out_DAR = torch.empty(num_decodes, num_heads, rank)
+        _native.mla_decode(
+            query_DAW.data_ptr(),
+            cache_SW.data_ptr(),
+            decodes.rows.ctypes.data,
+            decodes.lengths.ctypes.data,
+            decodes.table.ctypes.data,
+            num_decodes,
+            decodes.table.shape[1],
+            decodes.block_size,
+            num_heads,
+            width,
+            rank,
+            scale,
+            out_DAR.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out_DAR
+
+    def gqa_decode(
+        self,
+        query_DAN: Tensor,
+        keys_SGN: Tensor,
+        values_SGN: Tensor,
+        decodes: Decodes,
+        scale: float,
+        window: int | None,
+        sinks_A: Tensor | None,
+    ) -> Tensor:
+        """Reads keys and values where they are, block by block."""
+        if not _takes(query_DAN):
+            return super().gqa_decode(query_DAN, keys_SGN, values_SGN, decodes, scale, window, sinks_A)
+        query_DAN = query_DAN.contiguous()
+        num_decodes, num_heads, head_dim = query_DAN.shape
+        out_DAN = torch.empty_like(query_DAN)
+        _native.gqa_decode(
+            query_DAN.data_ptr(),
+            keys_SGN.data_ptr(),
+            values_SGN.data_ptr(),
+            decodes.rows.ctypes.data,
+            decodes.lengths.ctypes.data,
+            decodes.table.ctypes.data,
+            num_decodes,
+            decodes.table.shape[1],
+            decodes.block_size,
+            num_heads,
+            keys_SGN.shape[1],
+            head_dim,
+            scale,
+            window or 0,
+            _address(sinks_A),
+            out_DAN.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return out_DAN
+
+    def _described(self, experts: ExpertWeights) -> _native.Experts:
+        """The layer's weights as C++ sees them; kept with the tensors that it points into."""
+        known = self._experts.get(id(experts))
+        if known is None:
+            num_experts, hidden, double = experts.gate_up.shape
+            described = _native.Experts(
+                num_experts,
+                hidden,
+                double // 2,
+                experts.gate_up.data_ptr(),
+                experts.down.data_ptr(),
+                experts.gate_up.dtype == torch.bfloat16,
+                _address(experts.gate_up_bias),
+                _address(experts.down_bias),
+                experts.clamped,
+                experts.moe.swiglu_alpha,
+                experts.moe.swiglu_limit,
+            )
+            self._experts[id(experts)] = known = (experts, described)
+        return known[1]
