@@ -53,8 +53,7 @@ class Checkpoint:
         """The tensors that hold a role, as they are in the files, by the codec's names for them."""
         source = self.metadata.sources[role]
         return {
-            part.role: self._read(self.metadata.tensors[part.tensor])
-            for part in self.metadata.parts(source)
+            part.role: self._read(self.metadata.tensors[part.tensor]) for part in self.metadata.parts(source)
         }
 
     def tensor(self, role: str) -> Tensor:

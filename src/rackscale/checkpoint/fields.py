@@ -1,5 +1,6 @@
 """The fields of a config.json, each read with its type checked and its file named when it is wrong."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -7,6 +8,7 @@ from typing import Any, TypeVar
 from rackscale.core import SpecError
 
 T = TypeVar("T", int, float, bool, str)
+MAX_WHOLE_FLOAT = 2**53  # whole numbers beyond are not all floats
 
 
 class Fields:
@@ -22,12 +24,19 @@ class Fields:
             if default is None:
                 raise SpecError(f"{self.path} has no {name}", hint="it is needed for this architecture")
             return default
-        if kind is float and type(value) is int:
+        if kind is float and type(value) is int and abs(value) < MAX_WHOLE_FLOAT:
             value = float(value)
-        if type(value) is not kind:
+        if type(value) is not kind or (type(value) is float and not math.isfinite(value)):
             raise SpecError(
-                f"{name} in {self.path} is {value!r}", hint=f"it must be of type {kind.__name__}"
+                f"{name} in {self.path} is {value!r}", hint=f"it must be of type {kind.__name__}, and finite"
             )
+        return value
+
+    def positive(self, name: str, default: float | None = None) -> float:
+        """A number above zero."""
+        value = self.get(name, float, default)
+        if value <= 0:
+            raise SpecError(f"{name} in {self.path} is {value}", hint="it must be above 0")
         return value
 
     def size(self, name: str, default: int | None = None) -> int:

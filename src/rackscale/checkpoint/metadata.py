@@ -1,5 +1,6 @@
 """All that a folder says of a model, without its weights: spec, tensors, tokenizer, defaults. No torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from rackscale.checkpoint.generation import GenerationDefaults, read_generation
 from rackscale.checkpoint.roles import Source, sources
 from rackscale.checkpoint.safetensors_file import TensorEntry
 from rackscale.checkpoint.shards import read_json, read_tensors
+from rackscale.checkpoint.sizes import check_sizes
 from rackscale.checkpoint.tokenizer import Tokenizer, read_tokenizer
 from rackscale.core import SpecError
 from rackscale.specs import ModelSpec
@@ -49,26 +51,30 @@ def open_metadata(path: Path, *, tokenizer_required: bool = True) -> Metadata:
     config = Fields(read_json(path / "config.json"), path / "config.json")
     family = family_of(config)
     spec = family.read(config)
-    metadata = Metadata(
+    check_sizes(spec, config.path)
+    codec = detect(config)
+    tensors = read_tensors(path)
+    checked: dict[str, Source] = {}
+    for role, source in sources(spec, family.names):
+        for part in codec.parts(source.tensor, source.shape):
+            _check(part, tensors, path)
+        checked[role] = source
+    return Metadata(
         path=path,
         spec=spec,
-        codec=detect(config),
-        sources=sources(spec, family.names),
-        tensors=read_tensors(path),
+        codec=codec,
+        sources=checked,
+        tensors=tensors,
         tokenizer=read_tokenizer(path, required=tokenizer_required),
         generation=read_generation(path, config),
     )
-    for source in metadata.sources.values():
-        for part in metadata.parts(source):
-            _check(part, metadata)
-    return metadata
 
 
-def _check(part: Part, metadata: Metadata) -> None:
-    entry = metadata.tensors.get(part.tensor)
+def _check(part: Part, tensors: Mapping[str, TensorEntry], folder: Path) -> None:
+    entry = tensors.get(part.tensor)
     if entry is None:
         raise SpecError(
-            f"{metadata.path} lacks tensor {part.tensor!r}",
+            f"{folder} lacks tensor {part.tensor!r}",
             hint="config.json asks for it; are the two of one model?",
         )
     if entry.shape != part.shape:

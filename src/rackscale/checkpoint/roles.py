@@ -1,12 +1,12 @@
 """Roles: what a tensor is for, whatever its family calls it. Matrices are [out, in].
 
-    embed  final_norm  head
-    layers.N.attn_norm  layers.N.ffn_norm
-    layers.N.attn.{q,k,v,o}, their _bias, q_norm, k_norm, sinks              grouped-query attention
-    layers.N.attn.{q | q_a,q_a_norm,q_b}, kv_a, kv_a_norm, kv_b, o, _bias    latent attention
-    layers.N.ffn.{gate,up,down}, _bias                                       a layer without experts
-    layers.N.router, router_bias, router_correction
-    layers.N.shared.{gate,up,down}   layers.N.experts.E.{gate,up,down}, _bias
+embed  final_norm  head
+layers.N.attn_norm  layers.N.ffn_norm
+layers.N.attn.{q,k,v,o}, their _bias, q_norm, k_norm, sinks              grouped-query attention
+layers.N.attn.{q | q_a,q_a_norm,q_b}, kv_a, kv_a_norm, kv_b, o, _bias    latent attention
+layers.N.ffn.{gate,up,down}, _bias                                       a layer without experts
+layers.N.router, router_bias, router_correction
+layers.N.shared.{gate,up,down}   layers.N.experts.E.{gate,up,down}, _bias
 """
 
 from collections.abc import Iterator
@@ -58,19 +58,20 @@ GQA_NAMES = {
 }  # fmt: skip
 
 
-def sources(spec: ModelSpec, names: Names) -> dict[str, Source]:
-    """Every role of the model and where it is read from."""
-    found = {
-        "embed": _plain("model.embed_tokens.weight", spec.vocab_size, spec.hidden),
-        "final_norm": _plain("model.norm.weight", spec.hidden),
-    }
+def sources(spec: ModelSpec, names: Names) -> Iterator[tuple[str, Source]]:
+    """Every role of the model and where it is read from.
+
+    One by one: a damaged spec may ask for more experts than memory has room to list, and whoever checks
+    sources as they come stops at the first one that no file has.
+    """
+    yield "embed", _plain("model.embed_tokens.weight", spec.vocab_size, spec.hidden)
+    yield "final_norm", _plain("model.norm.weight", spec.hidden)
     head = "model.embed_tokens.weight" if spec.tied_embeddings else "lm_head.weight"
-    found["head"] = _plain(head, spec.vocab_size, spec.hidden)
+    yield "head", _plain(head, spec.vocab_size, spec.hidden)
     for number, layer in enumerate(spec.layers):
         for role, source in _layer(spec, layer, names):
             tensor = f"model.layers.{number}.{source.tensor}"
-            found[f"layers.{number}.{role}"] = replace(source, tensor=tensor)
-    return found
+            yield f"layers.{number}.{role}", replace(source, tensor=tensor)
 
 
 def _plain(tensor: str, *shape: int) -> Source:

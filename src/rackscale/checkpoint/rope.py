@@ -12,7 +12,7 @@ DEFAULT_THETA = 10000.0
 def read_rope(config: Fields, dim: int, *, interleaved: bool = False, mscale: bool = False) -> RopeSpec:
     """mscale: DeepSeek's variant of YaRN, whose mscale_all_dim also changes the softmax scale."""
     rope = config.sub("rope_parameters") or config.sub("rope_scaling") or Fields({}, config.path)
-    theta = rope.optional("rope_theta", float) or config.get("rope_theta", float, DEFAULT_THETA)
+    theta = rope.positive("rope_theta", config.positive("rope_theta", DEFAULT_THETA))
     kind = rope.optional("rope_type", str) or rope.optional("type", str) or "default"
     return RopeSpec(
         theta=theta,
@@ -27,19 +27,17 @@ def _scaling(kind: str, rope: Fields, config: Fields, *, mscale: bool) -> RopeSc
         case "default":
             return None
         case "linear":
-            return LinearScaling(factor=rope.get("factor", float))
+            return LinearScaling(factor=rope.positive("factor"))
         case "llama3":
             return Llama3Scaling(
-                factor=rope.get("factor", float),
-                low_freq_factor=rope.get("low_freq_factor", float),
-                high_freq_factor=rope.get("high_freq_factor", float),
+                factor=rope.positive("factor"),
+                low_freq_factor=rope.positive("low_freq_factor"),
+                high_freq_factor=rope.positive("high_freq_factor"),
                 original_max_positions=_original(rope, config),
             )
         case "yarn":
             return _yarn(rope, config, mscale=mscale)
-    raise SpecError(
-        f"rope type {kind!r} in {config.path}", hint="supported: default, linear, llama3, yarn"
-    )
+    raise SpecError(f"rope type {kind!r} in {config.path}", hint="supported: default, linear, llama3, yarn")
 
 
 def _original(rope: Fields, config: Fields) -> int:
@@ -47,7 +45,7 @@ def _original(rope: Fields, config: Fields) -> int:
 
 
 def _yarn(rope: Fields, config: Fields, *, mscale: bool) -> YarnScaling:
-    factor = rope.get("factor", float)
+    factor = rope.positive("factor")
     given = rope.optional("attention_factor", float)
     one, all_dim = rope.optional("mscale", float), rope.optional("mscale_all_dim", float)
     if given is None:
@@ -58,8 +56,8 @@ def _yarn(rope: Fields, config: Fields, *, mscale: bool) -> YarnScaling:
         )
     return YarnScaling(
         factor=factor,
-        beta_fast=rope.get("beta_fast", float, 32.0),
-        beta_slow=rope.get("beta_slow", float, 1.0),
+        beta_fast=rope.positive("beta_fast", 32.0),
+        beta_slow=rope.positive("beta_slow", 1.0),
         original_max_positions=_original(rope, config),
         attention_factor=given,
         softmax_mscale=yarn_mscale(factor, all_dim) if mscale and all_dim else 1.0,

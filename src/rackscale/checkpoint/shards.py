@@ -22,21 +22,27 @@ def read_tensors(folder: Path) -> dict[str, TensorEntry]:
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(v, str) for v in weight_map.values()):
         raise SpecError(f"{index} has no weight_map", hint="it must say which file has which tensor")
-    files = sorted({folder / Path(name).name for name in weight_map.values()})
-    missing = [file.name for file in files if not file.is_file()]
+    return _read_shards(folder, weight_map)
+
+
+def _read_shards(folder: Path, weight_map: dict[str, str]) -> dict[str, TensorEntry]:
+    """What the index lists, each from the shard that the index names."""
+    shards = sorted(set(weight_map.values()))
+    present = {file.name for file in folder.iterdir()}
+    missing = [shard for shard in shards if shard not in present]
     if missing:
         raise SpecError(
-            f"{folder} lacks {len(missing)} of {len(files)} shards: {', '.join(missing[:3])}",
+            f"{folder} lacks {len(missing)} of {len(shards)} shards: {', '.join(missing[:3])}",
             hint="download what is missing",
         )
-    tensors = _read_files(folder, files)
-    for name, file in weight_map.items():
-        if name not in tensors:
+    headers = {shard: read_header(folder / shard) for shard in shards}
+    for name, shard in weight_map.items():
+        if name not in headers[shard]:
             raise SpecError(
-                f"tensor {name!r} is not in {folder / file}, where {INDEX} says it is",
+                f"tensor {name!r} is not in {folder / shard}, where {INDEX} says it is",
                 hint="the index and the shards are of different versions",
             )
-    return tensors
+    return {name: headers[shard][name] for name, shard in weight_map.items()}
 
 
 def _read_files(folder: Path, files: list[Path]) -> dict[str, TensorEntry]:
@@ -50,7 +56,13 @@ def _read_files(folder: Path, files: list[Path]) -> dict[str, TensorEntry]:
         )
     tensors: dict[str, TensorEntry] = {}
     for file in files:
-        tensors.update(read_header(file))
+        for name, entry in read_header(file).items():
+            if name in tensors:
+                raise SpecError(
+                    f"tensor {name!r} is in {tensors[name].file} and in {file}",
+                    hint=f"keep one of them, or add {INDEX}, which says which is meant",
+                )
+            tensors[name] = entry
     return tensors
 
 

@@ -15,6 +15,7 @@ from rackscale.checkpoint.shards import read_json
 from rackscale.core import SpecError, TokenId
 
 FILE = "tokenizer.json"
+SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 class Tokenizer:
@@ -31,7 +32,7 @@ class Tokenizer:
         side = folder / "tokenizer_config.json"
         self._config = read_json(side) if side.exists() else {}
         template = folder / "chat_template.jinja"
-        self._template = template.read_text() if template.exists() else self._inline_template()
+        self._template = _read_text(template) if template.exists() else self._inline_template()
 
     @property
     def vocab_size(self) -> int:
@@ -39,7 +40,9 @@ class Tokenizer:
         return int(self._tokenizer.get_vocab_size())
 
     def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
-        """Token ids."""
+        """Token ids. Raises SpecError where the text has halves of a surrogate pair."""
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise SpecError("the text has half a surrogate pair", hint="give text that UTF-8 can carry")
         return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
 
     def decode(self, ids: Sequence[TokenId], *, skip_special_tokens: bool = True) -> str:
@@ -63,13 +66,21 @@ class Tokenizer:
         )
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
-        specials = {name: self._special(name) for name in ("bos_token", "eos_token", "pad_token")}
+        specials = {name: self._special(name) for name in SPECIAL_TOKENS}
         try:
             return environment.from_string(self._template).render(
-                messages=messages, add_generation_prompt=add_generation_prompt, **specials
+                messages=messages,
+                add_generation_prompt=add_generation_prompt,
+                # None, as transformers gives them: templates ask whether they are none.
+                tools=None,
+                documents=None,
+                **specials,
             )
-        except (TemplateError, TypeError) as error:
-            raise SpecError(f"the chat template refuses the messages ({error})", hint="change them") from None
+        except Exception as error:  # noqa: BLE001 (a template is a program, and may raise anything)
+            raise SpecError(
+                f"the chat template of {self.path.parent} refuses the messages ({error})",
+                hint="change the messages, or give a prompt",
+            ) from None
 
     def _special(self, name: str) -> str:
         value = self._config.get(name)
@@ -80,9 +91,16 @@ class Tokenizer:
     def _inline_template(self) -> str | None:
         value = self._config.get("chat_template")
         if isinstance(value, list):
-            named = {item["name"]: item["template"] for item in value}
-            value = named.get("default")
+            named = [item for item in value if isinstance(item, dict) and item.get("name") == "default"]
+            value = named[0].get("template") if named else None
         return value if isinstance(value, str) else None
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise SpecError(f"{path} cannot be read ({error})", hint="download it again") from None
 
 
 def _refuse(message: str) -> NoReturn:

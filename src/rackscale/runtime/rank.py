@@ -97,7 +97,11 @@ class Rank:
 
     def _loads(self) -> IntColumn:
         """Tokens by MoE layer and expert, flattened."""
-        if not self.model.moes:
+        moes = self.model.moes
+        if not moes:
             return column()
-        loads: IntColumn = torch.cat([moe.load_E for moe in self.model.moes]).cpu().numpy().astype(np.int32)
+        num_experts = moes[0].spec.router.num_experts
+        chosen = torch.stack([moe.chosen_TK for moe in moes]).flatten(1).cpu().numpy()
+        flat = chosen + np.arange(len(moes))[:, None] * num_experts
+        loads: IntColumn = np.bincount(flat.ravel(), minlength=len(moes) * num_experts).astype(np.int32)
         return loads

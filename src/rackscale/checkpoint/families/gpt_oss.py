@@ -59,7 +59,7 @@ def _layers(config: Fields) -> tuple[LayerSpec, ...]:
     kinds = config.values.get("layer_types")
     if kinds is None:
         kinds = [WINDOWED if number % 2 == 0 else FULL for number in range(count)]
-    if not isinstance(kinds, list) or len(kinds) != count or set(kinds) - {WINDOWED, FULL}:
+    if not isinstance(kinds, list) or len(kinds) != count or any(k not in (WINDOWED, FULL) for k in kinds):
         raise SpecError(
             f"layer_types in {config.path} is {kinds!r}",
             hint=f"it must name {WINDOWED} or {FULL} for each of {count} layers",

@@ -36,6 +36,19 @@ NB_MODULE(_native, m) {
     rackscale::route(at<float>(logits), at<float>(correction), num_tokens, r, at<float>(weights),
                      at<int32_t>(expert_ids));
   });
+  m.def("rms_norm", [](Address in, int64_t in_stride, Address weight, int64_t num_rows, int64_t width, float eps,
+                       Address out) {
+    rackscale::rms_norm(at<float>(in), in_stride, at<float>(weight), num_rows, width, eps, at<float>(out));
+  });
+  m.def("rotate", [](Address x, int64_t token_stride, int64_t head_stride, Address cos, Address sin, Address positions,
+                     int64_t num_tokens, int64_t num_heads, int64_t half) {
+    rackscale::rotate(at<float>(x), token_stride, head_stride, at<float>(cos), at<float>(sin), at<int64_t>(positions),
+                      num_tokens, num_heads, half);
+  });
+  m.def("linear", [](Address in, Address weight, Address bias, int64_t num_rows, int64_t depth, int64_t columns,
+                     Address out) {
+    rackscale::linear(at<float>(in), at<float>(weight), at<float>(bias), num_rows, depth, columns, at<float>(out));
+  });
   m.def("mla_decode", [](Address query, Address cache, Address rows, Address lengths, Address table,
                          int64_t num_decodes, int64_t table_width, int64_t block_size, int64_t num_heads,
                          int64_t width, int64_t rank, float scale, Address out, int num_threads) {

@@ -4,46 +4,11 @@
 #include <vector>
 
 #include "kernels.hpp"
+#include "panel.hpp"
 #include "portable.hpp"
 
 namespace rackscale {
 namespace {
-
-constexpr int64_t kRows = 4;      // tokens that share one pass over a weight
-constexpr int64_t kColumns = 64;  // of a weight, kept in registers: 4 x 4 vectors of 16
-
-// out[r][n] = sum_k in[r][k] * weight[k][n] (+ bias[n]) for up to kRows rows; weight is [depth, columns].
-template <typename W, int64_t R>
-RACKSCALE_INLINE void panel(const float* const* in, int64_t depth, const W* weight, int64_t columns,
-                            const float* bias, float* const* out) {
-  int64_t n = 0;
-  for (; n + kColumns <= columns; n += kColumns) {
-    f32x16 total[R][4] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-      const W* row = weight + k * columns + n;
-      f32x16 w[4] = {load(row), load(row + 16), load(row + 32), load(row + 48)};
-      for (int64_t r = 0; r < R; ++r)
-        for (int64_t v = 0; v < 4; ++v) total[r][v] += w[v] * in[r][k];
-    }
-    for (int64_t r = 0; r < R; ++r)
-      for (int64_t v = 0; v < 4; ++v)
-        store(out[r] + n + 16 * v, bias ? total[r][v] + load(bias + n + 16 * v) : total[r][v]);
-  }
-  for (; n + kLanes <= columns; n += kLanes) {
-    f32x16 total[R] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-      f32x16 w = load(weight + k * columns + n);
-      for (int64_t r = 0; r < R; ++r) total[r] += w * in[r][k];
-    }
-    for (int64_t r = 0; r < R; ++r) store(out[r] + n, bias ? total[r] + load(bias + n) : total[r]);
-  }
-  for (; n < columns; ++n)
-    for (int64_t r = 0; r < R; ++r) {
-      float total = bias ? bias[n] : 0;
-      for (int64_t k = 0; k < depth; ++k) total += in[r][k] * widen(weight[k * columns + n]);
-      out[r][n] = total;
-    }
-}
 
 void activate(float* inner, int64_t width, const Experts& e) {
   for (int64_t i = 0; i < width; ++i) {

@@ -48,4 +48,16 @@ struct Router {
 void route(const float* logits, const float* correction, int64_t num_tokens, const Router& router,
            float* weights, int32_t* expert_ids);
 
+// out [rows, width] = in / rms(in) * weight; a row of `in` begins every in_stride floats.
+void rms_norm(const float* in, int64_t in_stride, const float* weight, int64_t num_rows, int64_t width, float eps,
+              float* out);
+
+// Rotates, in place, the pairs (i, i + half) of every head; cos and sin are [positions, half].
+void rotate(float* x, int64_t token_stride, int64_t head_stride, const float* cos, const float* sin,
+            const int64_t* positions, int64_t num_tokens, int64_t num_heads, int64_t half);
+
+// out [rows, columns] = in [rows, depth] * weight [depth, columns] (+ bias).
+void linear(const float* in, const float* weight, const float* bias, int64_t num_rows, int64_t depth, int64_t columns,
+            float* out);
+
 }  // namespace rackscale

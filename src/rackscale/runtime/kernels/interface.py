@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
 from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
 
@@ -17,6 +18,18 @@ class Kernels(Protocol):
     """All take and give contiguous tensors of the compute dtype, unless said otherwise."""
 
     name: str
+
+    def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        """x / rms(x) * weight; the rows of x may be part of wider ones."""
+        ...
+
+    def rotate(self, x_TAN: Tensor, rope: Rope, positions_T: Tensor) -> None:
+        """Rotate the pairs (i, i + N / 2) of every head, in place; x may be part of a wider tensor."""
+        ...
+
+    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
+        """x @ weight + bias, [T, N]. The weight is input-major."""
+        ...
 
     def route(
         self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec

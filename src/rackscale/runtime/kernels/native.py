@@ -12,10 +12,12 @@ from rackscale.runtime import _native
 from rackscale.runtime.batch import Decodes
 from rackscale.runtime.kernels.experts import ExpertWeights
 from rackscale.runtime.kernels.reference import Reference
+from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec, Scoring
 
 SCORINGS = {Scoring.SOFTMAX: 0, Scoring.TOPK_SOFTMAX: 1, Scoring.SIGMOID: 2}
 NULL = 0
+FEW_ROWS = 32
 
 
 def _takes(tensor: Tensor) -> bool:
@@ -46,6 +48,49 @@ class Native(Reference):
 
     def __init__(self) -> None:
         self._experts: dict[int, tuple[ExpertWeights, _native.Experts]] = {}
+
+    def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        """Rows where they are."""
+        if not _takes(x_TH) or x_TH.stride(-1) != 1:
+            return super().rms_norm(x_TH, weight_H, eps)
+        out_TH = torch.empty(x_TH.shape)
+        _native.rms_norm(
+            x_TH.data_ptr(), x_TH.stride(0), weight_H.data_ptr(), len(x_TH), x_TH.shape[1], eps, out_TH.data_ptr()
+        )
+        return out_TH
+
+    def rotate(self, x_TAN: Tensor, rope: Rope, positions_T: Tensor) -> None:
+        """Heads where they are."""
+        if not _takes(x_TAN) or x_TAN.stride(-1) != 1:
+            super().rotate(x_TAN, rope, positions_T)
+            return
+        _native.rotate(
+            x_TAN.data_ptr(),
+            x_TAN.stride(0),
+            x_TAN.stride(1),
+            rope.cos.data_ptr(),
+            rope.sin.data_ptr(),
+            positions_T.data_ptr(),
+            x_TAN.shape[0],
+            x_TAN.shape[1],
+            x_TAN.shape[2] // 2,
+        )
+
+    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
+        """A kernel of our own for few rows, where torch's overhead is larger than the product."""
+        if not _takes(x_TH) or len(x_TH) > FEW_ROWS or torch.get_num_threads() > 1:
+            return super().linear(x_TH, weight_HN, bias_N)
+        x_TH = x_TH.contiguous()
+        out_TN = torch.empty(len(x_TH), weight_HN.shape[1])
+        _native.linear(
+            x_TH.data_ptr(),
+            weight_HN.data_ptr(),
+            _address(bias_N),
+            len(x_TH),
+            *weight_HN.shape,
+            out_TN.data_ptr(),
+        )
+        return out_TN
 
     def route(
         self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
 from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec, Scoring
 
 
@@ -14,6 +15,20 @@ class Reference:
     """See `Kernels`."""
 
     name = "reference"
+
+    def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
+        """Torch's own."""
+        return F.rms_norm(x_TH, x_TH.shape[-1:], weight_H, eps)
+
+    def rotate(self, x_TAN: Tensor, rope: Rope, positions_T: Tensor) -> None:
+        """In fp32, whatever x is."""
+        cos, sin = rope.cos[positions_T].unsqueeze(1), rope.sin[positions_T].unsqueeze(1)
+        first, second = x_TAN.float().chunk(2, dim=-1)
+        x_TAN.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), -1))
+
+    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
+        """Torch's own."""
+        return x_TH @ weight_HN if bias_N is None else torch.addmm(bias_N, x_TH, weight_HN)
 
     def route(
         self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec

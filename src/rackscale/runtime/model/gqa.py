@@ -1,15 +1,14 @@
 """Grouped-query attention over paged keys and values."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
 from rackscale.runtime.kernels import Kernels
 from rackscale.runtime.kernels.reference import softmax_with_sinks
 from rackscale.runtime.model.mla import hidden_from
-from rackscale.runtime.model.rope import rotate
 from rackscale.runtime.model.weights import LayerWeights
+from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, ModelSpec, QkNorm
 
 
@@ -21,20 +20,20 @@ class Gqa:
     ) -> None:
         self.spec, self.window, self.kernels, self.eps = spec, window, kernels, model.norm_eps
         self.scale = spec.head_dim**-0.5
-        self.qkv = weights.fused(("attn.q", "attn.k", "attn.v"))
-        self.qkv_bias = weights.fused_bias(("attn.q", "attn.k", "attn.v"))
+        self.qkv = weights.linear("attn.q", "attn.k", "attn.v")
         self.q_norm, self.k_norm = weights.maybe("attn.q_norm"), weights.maybe("attn.k_norm")
         self.sinks_A = weights.maybe("attn.sinks")
-        self.out, self.out_bias = weights.get("attn.o"), weights.maybe("attn.o_bias")
+        self.out = weights.linear("attn.o")
 
-    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' keys and values."""
         spec = self.spec
         query, key, value = self._project(x_TH)
         keys_SGN, values_SGN = cache
-        keys_SGN[batch.slots] = rotate(key, cos, sin)
+        for heads in (query, key):
+            self.kernels.rotate(heads, rope, batch.positions)
+        keys_SGN[batch.slots] = key
         values_SGN[batch.slots] = value
-        query = rotate(query, cos, sin)
         parts = []
         decodes = len(batch.decodes)
         if decodes:
@@ -46,23 +45,29 @@ class Gqa:
             attended = self._chunk(query[chunk.start : chunk.end], keys_SGN, values_SGN, chunk)
             parts.append(attended.reshape(-1, spec.num_heads * spec.head_dim))
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return F.linear(attended, self.out, self.out_bias)
+        return self.kernels.linear(attended, self.out.weight, self.out.bias)
 
     def _project(self, x_TH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         spec = self.spec
-        qkv = F.linear(x_TH, self.qkv, self.qkv_bias)
+        qkv = self.kernels.linear(x_TH, self.qkv.weight, self.qkv.bias)
         heads, key_heads, dim = spec.num_heads, spec.num_kv_heads, spec.head_dim
         query, key, value = qkv.split((heads * dim, key_heads * dim, key_heads * dim), -1)
         if spec.qk_norm == QkNorm.PROJECTION:
-            query = F.rms_norm(query, query.shape[-1:], self.q_norm, self.eps)
-            key = F.rms_norm(key, key.shape[-1:], self.k_norm, self.eps)
+            query, key = self._norm(query, self.q_norm), self._norm(key, self.k_norm)
         if spec.clip_qkv is not None:
             query, key, value = (part.clamp(-spec.clip_qkv, spec.clip_qkv) for part in (query, key, value))
         query, key, value = (part.unflatten(-1, (-1, dim)) for part in (query, key, value))
         if spec.qk_norm == QkNorm.HEAD:
-            query = F.rms_norm(query, (dim,), self.q_norm, self.eps)
-            key = F.rms_norm(key, (dim,), self.k_norm, self.eps)
+            query, key = self._norm(query, self.q_norm), self._norm(key, self.k_norm)
         return query, key, value
+
+    def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
+        """Over the last axis, whatever is in front of it."""
+        assert weight is not None, "a model with norms of queries and keys has their weights"
+        if x.ndim == 2:
+            return self.kernels.rms_norm(x, weight, self.eps)
+        flat = x.reshape(-1, x.shape[-1])
+        return self.kernels.rms_norm(flat, weight, self.eps).view(x.shape)
 
     def _chunk(self, query_TAN: Tensor, keys_SGN: Tensor, values_SGN: Tensor, chunk: Chunk) -> Tensor:
         spec = self.spec

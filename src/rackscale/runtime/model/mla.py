@@ -10,8 +10,8 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
 from rackscale.runtime.kernels import Kernels
-from rackscale.runtime.model.rope import halves, rotate
-from rackscale.runtime.model.weights import LayerWeights
+from rackscale.runtime.model.weights import LayerWeights, Linear
+from rackscale.runtime.rope import Rope, halves
 from rackscale.specs import MlaSpec, ModelSpec, YarnScaling
 
 
@@ -30,37 +30,38 @@ class Mla:
         if model.rope.interleaved:
             q_rows, kv_rows = self._halved_query(q_rows), self._halved_key(kv_rows)
             kv_bias = None if kv_bias is None else self._halved_key(kv_bias[:, None])[:, 0]
-        self.q_b = None if spec.q_lora_rank is None else q_rows
+        self.q_b = None if spec.q_lora_rank is None else Linear(q_rows, None)
         self.q_norm = weights.maybe("attn.q_a_norm")
         first = q_rows if spec.q_lora_rank is None else weights.get("attn.q_a")
         self.first_width = len(first)
-        self.qkv = torch.cat((first, kv_rows))
-        self.qkv_bias = None
+        qkv_bias = None
         if kv_bias is not None:
             q_bias = weights.maybe("attn.q_a_bias")
             q_bias = torch.zeros_like(first[:, 0]) if q_bias is None else q_bias
-            self.qkv_bias = torch.cat((q_bias, kv_bias))
+            qkv_bias = torch.cat((q_bias, kv_bias))
+        self.qkv = Linear(torch.cat((first, kv_rows)), qkv_bias)
         self.kv_norm = weights.get("attn.kv_a_norm")
         self.kv_b = weights.get("attn.kv_b")
         up = self.kv_b.view(spec.num_heads, spec.nope_head_dim + spec.v_head_dim, spec.kv_lora_rank)
         self.key_up_ANR = up[:, : spec.nope_head_dim].contiguous()
         self.value_up_ARV = up[:, spec.nope_head_dim :].mT.contiguous()
-        self.out, self.out_bias = weights.get("attn.o"), weights.maybe("attn.o_bias")
+        self.out = weights.linear("attn.o")
 
-    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' latents."""
-        spec = self.spec
-        first, kv = F.linear(x_TH, self.qkv, self.qkv_bias).split(
-            (self.first_width, spec.kv_lora_rank + spec.rope_head_dim), -1
-        )
+        spec, kernels = self.spec, self.kernels
+        qkv = kernels.linear(x_TH, self.qkv.weight, self.qkv.bias)
+        first, kv = qkv.split((self.first_width, spec.kv_lora_rank + spec.rope_head_dim), -1)
         if self.q_b is not None:
-            first = F.linear(F.rms_norm(first, first.shape[-1:], self.q_norm, self.eps), self.q_b)
-        query_TAN = first.view(len(x_TH), spec.num_heads, -1)
+            assert self.q_norm is not None, "a query LoRA has a norm"
+            normed = kernels.rms_norm(first, self.q_norm, self.eps)
+            first = kernels.linear(normed, self.q_b.weight, None)
+        query_TAN = first.unflatten(1, (spec.num_heads, -1))
         nope_TAN, rope_TAN = query_TAN.split((spec.nope_head_dim, spec.rope_head_dim), -1)
-        rope_TAN = rotate(rope_TAN, cos, sin)
+        kernels.rotate(rope_TAN, rope, batch.positions)
         latent, key_rope = kv.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
-        latent = F.rms_norm(latent, latent.shape[-1:], self.kv_norm, self.eps)
-        key_rope = rotate(key_rope.unsqueeze(1), cos, sin).squeeze(1)
+        kernels.rotate(key_rope.unsqueeze(1), rope, batch.positions)
+        latent = kernels.rms_norm(latent, self.kv_norm, self.eps)
         (latents_SW,) = cache
         latents_SW[batch.slots] = torch.cat((latent, key_rope), -1)
 
@@ -72,7 +73,7 @@ class Mla:
             part = slice(chunk.start, chunk.end)
             parts.append(self._chunk(nope_TAN[part], rope_TAN[part], latents_SW, chunk))
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return F.linear(attended, self.out, self.out_bias)
+        return kernels.linear(attended, self.out.weight, self.out.bias)
 
     def _decode(self, nope_DAN: Tensor, rope_DAN: Tensor, latents_SW: Tensor, batch: Batch) -> Tensor:
         absorbed_DAR = torch.bmm(nope_DAN.transpose(0, 1), self.key_up_ANR).transpose(0, 1)

@@ -1,7 +1,6 @@
 """A decoder-only language model of one rank."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
@@ -11,8 +10,8 @@ from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe
 from rackscale.runtime.model.gqa import Gqa
 from rackscale.runtime.model.mla import Mla
-from rackscale.runtime.model.rope import Rope
 from rackscale.runtime.model.weights import LayerWeights
+from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
 
 
@@ -20,7 +19,7 @@ class Layer:
     """Attention and a feed-forward part, each behind a norm and added to the residual."""
 
     def __init__(self, model: ModelSpec, spec: LayerSpec, weights: LayerWeights, kernels: Kernels) -> None:
-        self.eps = model.norm_eps
+        self.kernels, self.eps = kernels, model.norm_eps
         self.attn_norm, self.ffn_norm = weights.get("attn_norm"), weights.get("ffn_norm")
         match model.attention:
             case MlaSpec() as mla:
@@ -32,13 +31,13 @@ class Layer:
             assert model.moe is not None, "a layer with experts has a MoeSpec"
             self.ffn = Moe(model.moe, weights, kernels)
         else:
-            self.ffn = Mlp("ffn", weights)
+            self.ffn = Mlp("ffn", weights, kernels)
 
-    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, cos: Tensor, sin: Tensor) -> Tensor:
+    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """[T, H] to [T, H]."""
-        normed = F.rms_norm(x_TH, x_TH.shape[-1:], self.attn_norm, self.eps)
-        x_TH = x_TH + self.attention(normed, cache, batch, cos, sin)
-        normed = F.rms_norm(x_TH, x_TH.shape[-1:], self.ffn_norm, self.eps)
+        normed = self.kernels.rms_norm(x_TH, self.attn_norm, self.eps)
+        x_TH = x_TH + self.attention(normed, cache, batch, rope)
+        normed = self.kernels.rms_norm(x_TH, self.ffn_norm, self.eps)
         return x_TH + self.ffn(normed)
 
 
@@ -48,10 +47,10 @@ class Model:
     def __init__(
         self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, kernels: Kernels
     ) -> None:
-        self.spec, self.dtype, self.device = checkpoint.spec, dtype, device
+        self.spec, self.dtype, self.device, self.kernels = checkpoint.spec, dtype, device, kernels
         whole = LayerWeights(checkpoint, "", dtype, device)
         self.embed = whole.get("embed")
-        self.head = self.embed if self.spec.tied_embeddings else whole.get("head")
+        self.head = whole.linear("head")
         self.final_norm = whole.get("final_norm")
         self.rope = Rope(self.spec.rope, self.spec.max_positions, device)
         self.layers = [
@@ -63,9 +62,8 @@ class Model:
     def __call__(self, batch: Batch, cache: KvCache) -> Tensor:
         """Logits in fp32, [S, V], of the batch's sampled tokens."""
         x_TH = self.embed[batch.token_ids]
-        cos, sin = self.rope.at(batch.positions)
         for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-            x_TH = layer(x_TH, layer_cache, batch, cos, sin)
+            x_TH = layer(x_TH, layer_cache, batch, self.rope)
         x_SH = x_TH if batch.sampled is None else x_TH[batch.sampled]
-        x_SH = F.rms_norm(x_SH, x_SH.shape[-1:], self.final_norm, self.spec.norm_eps)
-        return F.linear(x_SH, self.head).float()
+        x_SH = self.kernels.rms_norm(x_SH, self.final_norm, self.spec.norm_eps)
+        return self.kernels.linear(x_SH, self.head.weight, self.head.bias).float()

@@ -10,6 +10,13 @@ from rackscale.runtime.kernels import ExpertWeights
 from rackscale.specs import MoeSpec
 
 
+class Linear:
+    """A linear layer, its weight put input-major. rows: [out, in]."""
+
+    def __init__(self, rows: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = rows.mT.contiguous(), bias
+
+
 class LayerWeights:
     """A layer's tensors by their role inside it ("attn.q"), in the compute dtype."""
 
@@ -25,6 +32,10 @@ class LayerWeights:
     def maybe(self, role: str, dtype: torch.dtype | None = None) -> Tensor | None:
         """The same, or None where the model has no such tensor."""
         return self.get(role, dtype) if self._checkpoint.has(self._prefix + role) else None
+
+    def linear(self, *roles: str) -> "Linear":
+        """One linear layer of several, one after the other along their outputs."""
+        return Linear(self.fused(roles), self.fused_bias(roles))
 
     def fused(self, roles: Iterable[str]) -> Tensor:
         """Several matrices or biases, one after the other along their outputs."""

@@ -1,4 +1,4 @@
-"""Rotary embeddings: a table of cosines and sines, and the rotation.
+"""Rotary embeddings: the table of cosines and sines that `Kernels.rotate` takes.
 
 Interleaved checkpoints (DeepSeek) have their rows put in halves at load (`halves`), so that there is one
 rotation. Sources: RoFormer (arXiv 2104.09864), YaRN (arXiv 2309.00071), and for the variants the functions
@@ -14,24 +14,13 @@ from rackscale.specs import LinearScaling, Llama3Scaling, RopeSpec, YarnScaling
 
 
 class Rope:
-    """cos and sin by position, fp32, grown as positions come."""
+    """cos and sin [positions, dim / 2], fp32."""
 
     def __init__(self, spec: RopeSpec, max_positions: int, device: torch.device) -> None:
         frequencies, factor = _frequencies(spec)
         angles = torch.outer(torch.arange(max_positions, dtype=torch.float32), frequencies)
-        self._cos = (angles.cos() * factor).to(device)
-        self._sin = (angles.sin() * factor).to(device)
-
-    def at(self, positions_T: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin [T, 1, dim / 2], to be broadcast over heads."""
-        return self._cos[positions_T].unsqueeze(1), self._sin[positions_T].unsqueeze(1)
-
-
-def rotate(x_TAN: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate the pairs (i, i + N / 2) of every head."""
-    first, second = x_TAN.float().chunk(2, dim=-1)
-    rotated = torch.cat((first * cos - second * sin, second * cos + first * sin), -1)
-    return rotated.to(x_TAN.dtype)
+        self.cos = (angles.cos() * factor).to(device)
+        self.sin = (angles.sin() * factor).to(device)
 
 
 def halves(rows: Tensor) -> Tensor:
