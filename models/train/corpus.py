@@ -3,9 +3,9 @@
     apt-get download r-cran-janeaustenr r-cran-tokenizers bible-kjv bible-kjv-text
     python models/train/corpus.py DEB_FOLDER OUT_FOLDER
 
-writes train.txt and other.txt (a form feed between documents) and heldout.txt. A document is a chapter. Lines that the
-source wraps are joined: a paragraph is a line, and a blank line parts paragraphs. Held out are the last
-chapters of each novel, at least `HELD_OUT_SHARE` of it, which training never sees.
+writes train.txt and other.txt (a form feed between documents) and heldout.txt. A document is a chapter.
+Lines that the source wraps are joined: a paragraph is a line, and a blank line parts paragraphs. Held out
+are the last chapters of each novel, at least `HELD_OUT_SHARE` of it, which training never sees.
 """
 
 import argparse
@@ -20,7 +20,8 @@ from pathlib import Path
 HELD_OUT_SHARE = 0.04
 DOCUMENT_BREAK = "\f"
 CHAPTER = re.compile(r"^(chapter|volume|preface|the end|finis)\b.*$", re.IGNORECASE)
-STRING = re.compile(rb"\x00[\x00\x04][\x00\x80]\x09")  # R: a string, ASCII or UTF-8; length and bytes follow
+# A string in R's serialisation, ASCII or UTF-8; its length and bytes follow.
+STRING = re.compile(rb"\x00[\x00\x04][\x00\x80]\x09")
 
 
 def unpack(folder: Path, package: str, into: Path) -> Path:

@@ -62,13 +62,9 @@ class Attention(nn.Module):
         self.s = s
         heads, qk = s.num_attention_heads, s.qk_nope_head_dim + s.qk_rope_head_dim
         self.q_proj = nn.Linear(s.hidden_size, heads * qk, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(
-            s.hidden_size, s.kv_lora_rank + s.qk_rope_head_dim, bias=False
-        )
+        self.kv_a_proj_with_mqa = nn.Linear(s.hidden_size, s.kv_lora_rank + s.qk_rope_head_dim, bias=False)
         self.kv_a_layernorm = RmsNorm(s.kv_lora_rank, s.rms_norm_eps)
-        self.kv_b_proj = nn.Linear(
-            s.kv_lora_rank, heads * (s.qk_nope_head_dim + s.v_head_dim), bias=False
-        )
+        self.kv_b_proj = nn.Linear(s.kv_lora_rank, heads * (s.qk_nope_head_dim + s.v_head_dim), bias=False)
         self.o_proj = nn.Linear(heads * s.v_head_dim, s.hidden_size, bias=False)
 
     def forward(self, x_BSH: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -76,9 +72,7 @@ class Attention(nn.Module):
         heads = s.num_attention_heads
         q = self.q_proj(x_BSH).view(batch, length, heads, -1).transpose(1, 2)
         q_nope, q_rope = q.split((s.qk_nope_head_dim, s.qk_rope_head_dim), -1)
-        latent, k_rope = self.kv_a_proj_with_mqa(x_BSH).split(
-            (s.kv_lora_rank, s.qk_rope_head_dim), -1
-        )
+        latent, k_rope = self.kv_a_proj_with_mqa(x_BSH).split((s.kv_lora_rank, s.qk_rope_head_dim), -1)
         kv = self.kv_b_proj(self.kv_a_layernorm(latent)).view(batch, length, heads, -1)
         k_nope, v = kv.transpose(1, 2).split((s.qk_nope_head_dim, s.v_head_dim), -1)
         k_rope = rotate(k_rope.unsqueeze(1), cos, sin).expand(-1, heads, -1, -1)

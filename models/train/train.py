@@ -20,14 +20,14 @@ from corpus import DOCUMENT_BREAK
 from export import export
 from model import Model, Moe, Shape
 from muon import Muon
-from torch import Tensor
 from tokens import stream, train_tokenizer
+from torch import Tensor
 
 TOKENS_PER_STEP = 4096
 BALANCE_RATE = 0.004  # the bias rule's step at first; it falls with the learning rate
 IMBALANCE_WEIGHT = 0.003  # of the auxiliary loss, which only helps the bias rule along
-OTHER_SHARE = 0.3  # of the first steps' tokens, falling to none at OTHER_UNTIL
-OTHER_UNTIL = 0.5
+OTHER_SHARE = 0.2  # of the first steps' tokens, falling to none at OTHER_UNTIL
+OTHER_UNTIL = 0.4
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ def optimisers(model: Model) -> list[torch.optim.Optimizer]:
         else:
             others.append(param)
     adam = torch.optim.AdamW(
-        [{"params": embedding, "lr": 4e-3}, {"params": others, "lr": 1e-3}],
+        [{"params": embedding, "lr": 2e-3}, {"params": others, "lr": 1e-3}],
         betas=(0.9, 0.95), weight_decay=0.01,
     )  # fmt: skip
-    return [Muon(matrices, lr=0.02, decay=0.1), adam]
+    return [Muon(matrices, lr=0.008, decay=0.1), adam]
 
 
 def learning_rate(share: float) -> float:
@@ -160,8 +160,8 @@ def main() -> None:
             optim.zero_grad(set_to_none=True)
         balance(model.moe_layers(), share)
         if share >= next_report:
-            next_report += 0.06
-            bits = bits_per_byte(model, held[: 20000], int(held_bytes * 20000 / len(held)), 512)
+            next_report += 0.05
+            bits = bits_per_byte(model, held[:20000], int(held_bytes * 20000 / len(held)), 512)
             skew = max(float(m.load_E.max() / m.load_E.mean()) for m in model.moe_layers())
             rate = step * TOKENS_PER_STEP / (time.monotonic() - start_s)
             print(f"{share:.2f} step {step} loss {loss.item():.3f} held-out {bits:.4f} "

@@ -3,11 +3,11 @@
 from collections import deque
 
 import pytest
+from fake_rank import FakeRank
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from fake_rank import FakeRank
 from rackscale.core import (
     Arrive,
     Cancel,
@@ -159,9 +159,7 @@ class EngineMachine(RuleBasedStateMachine):
 
     def run_step(self, group):
         plan = self.flights[group].popleft()
-        results = tuple(
-            rank.step(part) for rank, part in zip(self.ranks[group], plan.ranks, strict=True)
-        )
+        results = tuple(rank.step(part) for rank, part in zip(self.ranks[group], plan.ranks, strict=True))
         self.feed(StepDone(group=GroupId(group), plan=plan.plan, ranks=results))
 
     @rule(seconds=st.floats(0, 30))

@@ -172,7 +172,8 @@ def _fused_expert(
         tensor=f"{prefix}.gate_up_proj", shape=(experts, hidden, 2 * width), expert=expert, transposed=True
     )
     gate_up_bias = Source(tensor=f"{prefix}.gate_up_proj_bias", shape=(experts, 2 * width), expert=expert)
-    for part, columns in (("gate", "even"), ("up", "odd")):
+    halves: tuple[tuple[str, Literal["even", "odd"]], ...] = (("gate", "even"), ("up", "odd"))
+    for part, columns in halves:
         yield f"{role}.{part}", replace(gate_up, columns=columns)
         yield f"{role}.{part}_bias", replace(gate_up_bias, columns=columns)
     down = f"{prefix}.down_proj"

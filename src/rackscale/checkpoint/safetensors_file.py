@@ -9,6 +9,7 @@ import struct
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from rackscale.core import SpecError
 
@@ -34,7 +35,7 @@ class TensorEntry:
 
 
 def read_header(path: Path) -> dict[str, TensorEntry]:
-    """The tensors of a file by name. Raises SpecError naming the file, and the tensor if it is one's fault."""
+    """The tensors of a file by name. Raises SpecError naming the file, and the tensor if one is wrong."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -58,25 +59,29 @@ def read_header(path: Path) -> dict[str, TensorEntry]:
 
 
 def _entry(path: Path, name: str, value: object, first: int, size: int) -> TensorEntry:
-    try:
-        assert isinstance(value, dict)
-        bits, shape = BITS_OF_DTYPE[value["dtype"]], tuple(value["shape"])
-        start, end = value["data_offsets"]
-        # Types before products: a string times a count is a string, of any length that a file asks for.
-        sane = len(shape) <= MAX_DIMS and all(type(n) is int and n >= 0 for n in (*shape, start, end))
-        sane = sane and end - start == prod(shape) * bits // 8
-    except (AssertionError, KeyError, TypeError, ValueError):
-        sane = False
-    if not sane:
+    fields = value if isinstance(value, dict) else {}
+    dtype: Any = fields.get("dtype")
+    shape: Any = fields.get("shape")
+    offsets: Any = fields.get("data_offsets")
+    if not _is_sane(dtype, shape, offsets):
         raise SpecError(
             f"tensor {name!r} in {path} has an entry that contradicts itself",
             hint="the file is damaged; download it again",
         )
-    if first + end > size:
+    start, end = (first + offset for offset in offsets)
+    if end > size:
         raise SpecError(
             f"tensor {name!r} reaches beyond the end of {path}",
             hint="the file is truncated; download it again",
         )
-    return TensorEntry(
-        file=path, name=name, dtype=value["dtype"], shape=shape, start=first + start, end=first + end
-    )
+    return TensorEntry(file=path, name=name, dtype=dtype, shape=tuple(shape), start=start, end=end)
+
+
+def _is_sane(dtype: Any, shape: Any, offsets: Any) -> bool:
+    """Whether the three are of their types, and the bytes are as many as the shape says."""
+    for numbers in (shape, offsets):
+        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+            return False
+    if not isinstance(dtype, str) or dtype not in BITS_OF_DTYPE or len(offsets) != len(("start", "end")):
+        return False
+    return bool(offsets[1] - offsets[0] == prod(shape) * BITS_OF_DTYPE[dtype] // 8)

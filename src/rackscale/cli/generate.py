@@ -1,6 +1,5 @@
 """`rackscale generate`: one shot, no server."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -107,9 +106,7 @@ def _tokens(checkpoint: "Checkpoint", prompt: str | None, ids: str | None) -> tu
     vocab_size = checkpoint.spec.vocab_size
     for token in tokens:
         if not 0 <= token < vocab_size:
-            raise SpecError(
-                f"--prompt-ids holds {token}", hint=f"the vocabulary is 0 to {vocab_size - 1}"
-            )
+            raise SpecError(f"--prompt-ids holds {token}", hint=f"the vocabulary is 0 to {vocab_size - 1}")
     return tokens
 
 

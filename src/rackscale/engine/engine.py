@@ -44,8 +44,7 @@ class Engine:
     def __init__(self, deployment: DeploymentSpec) -> None:
         self.deployment = deployment
         self._groups = [
-            GroupState(GroupId(number), spec, deployment)
-            for number, spec in enumerate(deployment.groups)
+            GroupState(GroupId(number), spec, deployment) for number, spec in enumerate(deployment.groups)
         ]
         self._rank_of: dict[RequestId, RankState] = {}
 
@@ -147,9 +146,7 @@ class Engine:
         commands: list[Command] = [emit] if emit.requests else []
         return commands + [self._end(request, reason) for request, reason in ends]
 
-    def _record(
-        self, event: StepDone, flight: Flight
-    ) -> tuple[Emit, list[tuple[RequestId, FinishReason]]]:
+    def _record(self, event: StepDone, flight: Flight) -> tuple[Emit, list[tuple[RequestId, FinishReason]]]:
         requests: list[RequestId] = []
         ends: list[tuple[RequestId, FinishReason]] = []
         tokens, samples, first = [column()], [column()], 0
@@ -192,9 +189,7 @@ class Engine:
         for group in self._groups:
             for rank in group.ranks:
                 rank.check()
-        living = sum(
-            rank.num_running + rank.num_waiting for group in self._groups for rank in group.ranks
-        )
+        living = sum(rank.num_running + rank.num_waiting for group in self._groups for rank in group.ranks)
         assert living == len(self._rank_of), "a request is lost, or in two places"
 
 

@@ -22,8 +22,7 @@ class GroupState:
     def __init__(self, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
         self.group, self.spec = group, spec
         self.ranks = [
-            RankState(spec, deployment.max_model_len, deployment.block_size)
-            for _ in range(spec.num_ranks)
+            RankState(spec, deployment.max_model_len, deployment.block_size) for _ in range(spec.num_ranks)
         ]
         self.in_flight: deque[Flight] = deque()
         self.lost: set[RankId] = set()
@@ -39,8 +38,6 @@ class GroupState:
             return None
         step = StepPlan(plan=PlanId(self._next_plan), group=self.group, ranks=plans)
         self._next_plan += 1
-        samples = tuple(
-            rank.samples_of(plan) for rank, plan in zip(self.ranks, plans, strict=True)
-        )
+        samples = tuple(rank.samples_of(plan) for rank, plan in zip(self.ranks, plans, strict=True))
         self.in_flight.append(Flight(plan=step.plan, samples=samples))
         return step

@@ -94,9 +94,7 @@ class RankState:
         prefills = num_computed < self.rows.num_seated[rows]
         for row, start in zip(rows[prefills].tolist(), num_computed[prefills].tolist(), strict=True):
             self._prefilled(row, start)
-        block_rows, block_indices, block_ids = (
-            np.concatenate(parts) for parts in zip(*grants, strict=True)
-        )
+        block_rows, block_indices, block_ids = (np.concatenate(parts) for parts in zip(*grants, strict=True))
         return RankPlan(
             seats=tuple(seats),
             rows=rows,
@@ -243,4 +241,3 @@ class RankState:
             rows.table[row, : rows.num_blocks[row]].tolist() for row in rows.order.tolist()
         )
         self.blocks.check(owned)
-

@@ -35,8 +35,7 @@ class KvCache:
             case GqaSpec(num_kv_heads=heads, head_dim=dim):
                 shapes = ((slots, heads, dim), (slots, heads, dim))
         self.layers: list[tuple[Tensor, ...]] = [
-            tuple(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes)
-            for _ in model.layers
+            tuple(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes) for _ in model.layers
         ]
 
     def assign(self, rows: IntColumn, indices: IntColumn, blocks: IntColumn) -> None:

@@ -68,12 +68,11 @@ class Rank:
             self.device,
         )
         logits = self.model(batch, self.cache)
-        tokens, logprobs = column(), ()
+        tokens: IntColumn = column()
+        logprobs: tuple[TokenLogprobs, ...] = ()
         if len(sampling):
             tokens, logprobs = self._sample(logits, plan.rows[sampling], ends[sampling])
-        return RankAnswer(
-            result=RankResult(tokens=tokens, expert_loads=self._loads()), logprobs=logprobs
-        )
+        return RankAnswer(result=RankResult(tokens=tokens, expert_loads=self._loads()), logprobs=logprobs)
 
     def _seat(self, seat: Seat) -> None:
         known = seat.request.prompt + seat.emitted

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rackscale.core import RackscaleError, RankPlan, column, decode_msgpack
 from rackscale.runtime.messages import (
@@ -22,6 +23,9 @@ from rackscale.runtime.messages import (
     frame,
     read_frame,
 )
+
+if TYPE_CHECKING:
+    from rackscale.runtime.rank import Rank
 
 PR_SET_PDEATHSIG = 1
 SMALL_MODEL_BYTES = 256 << 20
@@ -54,7 +58,7 @@ def main(fd: int) -> None:
             connection.sendall(frame(Answered(answer=answer)))
 
 
-def _load(config: RankConfig):  # noqa: ANN202 (Rank, which loads torch)
+def _load(config: RankConfig) -> tuple["Rank", Ready]:
     import torch  # noqa: PLC0415 (after the parent knows that this process lives)
 
     from rackscale.checkpoint import open_checkpoint  # noqa: PLC0415

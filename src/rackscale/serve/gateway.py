@@ -148,9 +148,7 @@ def with_extras(body: bytes) -> bytes:
         if fields.get(name):
             raise SpecError(name, hint=hint)
     moved = {
-        name: fields.pop(name)
-        for name in Extras.__struct_fields__
-        if fields.get(name) not in (None, {}, [])
+        name: fields.pop(name) for name in Extras.__struct_fields__ if fields.get(name) not in (None, {}, [])
     }
     if not moved:
         return body

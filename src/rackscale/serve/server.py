@@ -74,9 +74,7 @@ async def run(options: ServeOptions) -> int:
         return await _until_stopped(options, driver, gateway, stop)
 
 
-async def _until_stopped(
-    options: ServeOptions, driver: Driver, gateway: Gateway, stop: asyncio.Event
-) -> int:
+async def _until_stopped(options: ServeOptions, driver: Driver, gateway: Gateway, stop: asyncio.Event) -> int:
     running = asyncio.ensure_future(driver.run())
     stopping = asyncio.ensure_future(stop.wait())
     try:

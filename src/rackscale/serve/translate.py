@@ -95,7 +95,9 @@ def _extras(annotations: Sequence[str]) -> Extras:
             try:
                 return msgspec_json.decode(annotation[len(ANNOTATION) :], type=Extras)
             except (DecodeError, ValidationError) as error:
-                raise SpecError(f"logit_bias, stop_token_ids or priority: {error}", hint="correct it") from None
+                raise SpecError(
+                    f"logit_bias, stop_token_ids or priority: {error}", hint="correct it"
+                ) from None
     return Extras()
 
 
@@ -116,9 +118,7 @@ def _sampling(
         min_p=first(options.get("min_p"), 0.0),
         presence_penalty=first(options.get("presence_penalty"), 0.0),
         frequency_penalty=first(options.get("frequency_penalty"), 0.0),
-        repetition_penalty=first(
-            options.get("repetition_penalty"), defaults.repetition_penalty, 1.0
-        ),
+        repetition_penalty=first(options.get("repetition_penalty"), defaults.repetition_penalty, 1.0),
         logit_bias=extras.logit_bias,
         seed=secrets.randbits(63) if seed is None else seed,
         num_logprobs=output.get("logprobs"),

@@ -98,11 +98,14 @@ AttentionSpec = MlaSpec | GqaSpec
 
 
 class Activation(StrEnum):
-    """What a feed-forward part does between its projections."""
+    """What a feed-forward part does between its projections.
 
-    SWIGLU = "swiglu"  # silu(gate) * up
-    SWIGLU_CLAMPED = "swiglu_clamped"  # gpt-oss: gate <= limit, |up| <= limit,
-    # gate * sigmoid(alpha * gate) * (up + 1)
+    swiglu: silu(gate) * up. swiglu_clamped (gpt-oss): gate * sigmoid(alpha * gate) * (up + 1), with gate
+    at most the limit and up within it.
+    """
+
+    SWIGLU = "swiglu"
+    SWIGLU_CLAMPED = "swiglu_clamped"
 
 
 class Scoring(StrEnum):

@@ -11,7 +11,7 @@ DEFAULT_MAX_BATCHED_TOKENS = 512
 DEFAULT_BLOCK_SIZE = 16
 
 
-def one_rank(
+def one_rank(  # noqa: PLR0913 (a size each)
     model: ModelSpec,
     *,
     name: str,
@@ -56,9 +56,7 @@ def one_rank(
             f"{limit_gib:g} GiB of KV cache does not hold one sequence of {length} tokens",
             hint=f"give --kv-gib {needed_gib:.2g} or more, or a smaller --max-model-len",
         )
-    group = GroupSpec(
-        num_blocks=num_blocks, max_running=max_running, max_batched_tokens=max_batched_tokens
-    )
+    group = GroupSpec(num_blocks=num_blocks, max_running=max_running, max_batched_tokens=max_batched_tokens)
     return DeploymentSpec(
         model=name,
         groups=(group,),

@@ -37,7 +37,7 @@ def num_layers(config: Fields) -> int:
 def head_dim(config: Fields) -> int:
     """head_dim where it is given, or the hidden width over the heads."""
     given = config.optional("head_dim", int)
-    return given if given else config.size("hidden_size") // config.size("num_attention_heads")
+    return given or config.size("hidden_size") // config.size("num_attention_heads")
 
 
 def uniform_layers(config: Fields, *, moe: bool, window: int | None = None) -> tuple[LayerSpec, ...]:

@@ -20,7 +20,7 @@ class Kernels(Protocol):
     name: str
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
-        """x / rms(x) * weight; the rows of x may be part of wider ones."""
+        """X / rms(x) * weight; the rows of x may be part of wider ones."""
         ...
 
     def rotate(self, x_TAN: Tensor, rope: Rope, positions_T: Tensor) -> None:
@@ -28,7 +28,7 @@ class Kernels(Protocol):
         ...
 
     def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
-        """x @ weight + bias, [T, N]. The weight is input-major."""
+        """X @ weight + bias, [T, N]. The weight is input-major."""
         ...
 
     def route(
@@ -43,7 +43,9 @@ class Kernels(Protocol):
         """The weighted sum of each token's experts, [T, H]."""
         ...
 
-    def mla_decode(self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float) -> Tensor:
+    def mla_decode(
+        self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float
+    ) -> Tensor:
         """Attention on the compressed cache, with absorbed queries: the weighted latents [D, A, R]."""
         ...
 

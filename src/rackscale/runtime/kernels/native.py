@@ -55,7 +55,13 @@ class Native(Reference):
             return super().rms_norm(x_TH, weight_H, eps)
         out_TH = torch.empty(x_TH.shape)
         _native.rms_norm(
-            x_TH.data_ptr(), x_TH.stride(0), weight_H.data_ptr(), len(x_TH), x_TH.shape[1], eps, out_TH.data_ptr()
+            x_TH.data_ptr(),
+            x_TH.stride(0),
+            weight_H.data_ptr(),
+            len(x_TH),
+            x_TH.shape[1],
+            eps,
+            out_TH.data_ptr(),
         )
         return out_TH
 
@@ -87,7 +93,8 @@ class Native(Reference):
             weight_HN.data_ptr(),
             _address(bias_N),
             len(x_TH),
-            *weight_HN.shape,
+            weight_HN.shape[0],
+            weight_HN.shape[1],
             out_TN.data_ptr(),
         )
         return out_TN
@@ -131,7 +138,9 @@ class Native(Reference):
         )
         return out_TH
 
-    def mla_decode(self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float) -> Tensor:
+    def mla_decode(
+        self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float
+    ) -> Tensor:
         """Reads latents where they are, block by block."""
         if not _takes(query_DAW):
             return super().mla_decode(query_DAW, cache_SW, decodes, rank, scale)

@@ -67,7 +67,9 @@ class Reference:
         out = out * weights_TK.flatten()[order, None].to(out.dtype)
         return torch.zeros_like(hidden_TH).index_add_(0, tokens, out)
 
-    def mla_decode(self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float) -> Tensor:
+    def mla_decode(
+        self, query_DAW: Tensor, cache_SW: Tensor, decodes: Decodes, rank: int, scale: float
+    ) -> Tensor:
         """Gathers each row's latents into one padded tensor."""
         context_DLW, masked_DL = _gather(cache_SW, decodes)
         scores_DAL = torch.einsum("daw,dlw->dal", query_DAW, context_DLW) * scale
@@ -87,7 +89,7 @@ class Reference:
         """Gathers each row's keys and values into padded tensors."""
         keys_DLGN, masked_DL = _gather(keys_SGN, decodes)
         values_DLGN, _ = _gather(values_SGN, decodes)
-        num_decodes, num_heads, width = query_DAN.shape
+        num_decodes, _, width = query_DAN.shape
         if window is not None:
             lengths = torch.from_numpy(decodes.lengths).to(query_DAN.device)
             positions = torch.arange(masked_DL.shape[1], device=query_DAN.device)
@@ -110,7 +112,7 @@ def softmax_with_sinks(scores: Tensor, sinks_A: Tensor | None) -> Tensor:
 
 def _only_best_groups(choice_TE: Tensor, router: RouterSpec) -> Tensor:
     """Scores outside of the best groups are gone. A group is as good as its two best experts."""
-    groups_TGE = choice_TE.unflatten(-1, (router.num_groups, -1))
+    groups_TGE: Tensor = choice_TE.unflatten(-1, (router.num_groups, -1))
     score_TG = groups_TGE.topk(2, dim=-1).values.sum(-1)
     kept = score_TG.topk(router.topk_groups, dim=-1).indices
     dropped_TG = torch.ones_like(score_TG, dtype=torch.bool).scatter_(1, kept, value=False)

@@ -28,7 +28,9 @@ class Moe:
 
     def __init__(self, spec: MoeSpec, weights: LayerWeights, kernels: Kernels) -> None:
         self.spec, self.kernels = spec, kernels
-        self.router = Linear(weights.get("router", torch.float32), weights.maybe("router_bias", torch.float32))
+        self.router = Linear(
+            weights.get("router", torch.float32), weights.maybe("router_bias", torch.float32)
+        )
         self.correction_E = weights.maybe("router_correction", torch.float32)
         self.experts = weights.experts(spec)
         self.shared = Mlp("shared", weights, kernels) if spec.shared_width else None
