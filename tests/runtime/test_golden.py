@@ -21,7 +21,7 @@ def assert_close(logits, expected):
 def scatter_blocks(rank):
     """Both rows own blocks that lie anywhere in the cache."""
     per_row = MAX_LEN // BLOCK
-    blocks = np.random.RandomState(7).permutation(NUM_BLOCKS)[: 2 * per_row].reshape(2, per_row)
+    blocks = torch.randperm(NUM_BLOCKS, generator=torch.Generator().manual_seed(7))
     rank.cache.table[:2] = blocks[: 2 * per_row].view(2, per_row).numpy()
 
 
