@@ -42,7 +42,7 @@ bench: setup
 	$(BIN)/python bench/serve.py
 
 docs: setup
-	$(BIN)/python docs/build.py
+	$(BIN)/pdoc rackscale rackscale.core rackscale.specs rackscale.policy rackscale.engine rackscale.measure rackscale.checkpoint rackscale.runtime rackscale.serve rackscale.cli --output-directory site
 
 clean:
 	rm -rf build dist site .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache .hypothesis
