@@ -3,10 +3,9 @@
 import torch
 from torch import Tensor
 
-from rackscale.runtime.batch import Batch, Chunk
+from rackscale.runtime.batch import Batch
 from rackscale.runtime.kernels import Kernels
-from rackscale.runtime.kernels.reference import softmax_with_sinks
-from rackscale.runtime.model.mla import hidden_from
+from rackscale.runtime.model.chunk_attention import attend
 from rackscale.runtime.model.weights import LayerWeights
 from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, ModelSpec, QkNorm
@@ -27,7 +26,6 @@ class Gqa:
 
     def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' keys and values."""
-        spec = self.spec
         query, key, value = self._project(x_TH)
         keys_SGN, values_SGN = cache
         for heads in (query, key):
@@ -42,8 +40,16 @@ class Gqa:
             )
             parts.append(decoded.flatten(1))
         for chunk in batch.chunks:
-            attended = self._chunk(query[chunk.start : chunk.end], keys_SGN, values_SGN, chunk)
-            parts.append(attended.reshape(-1, spec.num_heads * spec.head_dim))
+            attended = attend(
+                query[chunk.start : chunk.end],
+                keys_SGN[chunk.context],
+                values_SGN[chunk.context],
+                chunk,
+                scale=self.scale,
+                window=self.window,
+                sinks_A=self.sinks_A,
+            )
+            parts.append(attended.flatten(1))
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
         return self.kernels.linear(attended, self.out.weight, self.out.bias)
 
@@ -68,16 +74,3 @@ class Gqa:
             return self.kernels.rms_norm(x, weight, self.eps)
         flat = x.reshape(-1, x.shape[-1])
         return self.kernels.rms_norm(flat, weight, self.eps).view(x.shape)
-
-    def _chunk(self, query_TAN: Tensor, keys_SGN: Tensor, values_SGN: Tensor, chunk: Chunk) -> Tensor:
-        spec = self.spec
-        query_TGAN = query_TAN.unflatten(1, (spec.num_kv_heads, -1))
-        scores = torch.einsum("tgan,lgn->gatl", query_TGAN, keys_SGN[chunk.context]) * self.scale
-        scores = scores.masked_fill(hidden_from(chunk, self.window, scores.device), -torch.inf)
-        if self.sinks_A is None:
-            weights = scores.softmax(-1)
-        else:
-            heads_last = scores.permute(2, 0, 1, 3).flatten(1, 2)  # [T, A, L], as the sinks are by head
-            weights = softmax_with_sinks(heads_last, self.sinks_A)
-            weights = weights.unflatten(1, (spec.num_kv_heads, -1)).permute(1, 2, 0, 3)
-        return torch.einsum("gatl,lgn->tgan", weights, values_SGN[chunk.context])

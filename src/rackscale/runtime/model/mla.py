@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
 from rackscale.runtime.kernels import Kernels
+from rackscale.runtime.model.chunk_attention import attend
 from rackscale.runtime.model.weights import LayerWeights, Linear
 from rackscale.runtime.rope import Rope, halves
 from rackscale.specs import MlaSpec, ModelSpec, YarnScaling
@@ -90,10 +91,10 @@ class Mla:
         latent_LR, rope_LN = context_LW.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
         kv_LAN = F.linear(latent_LR, self.kv_b).view(len(context_LW), spec.num_heads, -1)
         key_LAN, value_LAV = kv_LAN.split((spec.nope_head_dim, spec.v_head_dim), -1)
-        scores_ATL = torch.einsum("tan,lan->atl", nope_TAN, key_LAN)
-        scores_ATL = (scores_ATL + torch.einsum("tan,ln->atl", rope_TAN, rope_LN)) * self.scale
-        scores_ATL = scores_ATL.masked_fill(hidden_from(chunk, None, scores_ATL.device), -torch.inf)
-        return torch.einsum("atl,lav->tav", scores_ATL.softmax(-1), value_LAV).flatten(1)
+        heads = (-1, spec.num_heads, -1)
+        key_LAN = torch.cat((key_LAN, rope_LN.unsqueeze(1).expand(heads)), -1)
+        query_TAN = torch.cat((nope_TAN, rope_TAN), -1)
+        return attend(query_TAN, key_LAN, value_LAV, chunk, scale=self.scale).flatten(1)
 
     def _halved_query(self, rows: Tensor) -> Tensor:
         spec = self.spec
@@ -105,11 +106,3 @@ class Mla:
         latent, rope = rows.split((self.spec.kv_lora_rank, self.spec.rope_head_dim), 0)
         return torch.cat((latent, halves(rope)), 0)
 
-
-def hidden_from(chunk: Chunk, window: int | None, device: torch.device) -> Tensor:
-    """Which of the context [L] each token of the chunk [T] does not see: what comes after it, and what is
-    further back than the window."""
-    queries = torch.arange(chunk.position, chunk.position + chunk.end - chunk.start, device=device)[:, None]
-    keys = torch.arange(len(chunk.context), device=device)
-    hidden = keys > queries
-    return hidden if window is None else hidden | (keys <= queries - window)
