@@ -34,7 +34,6 @@ class Driver:
         self._link, self._metrics, self._log = link, metrics, log
         self._streams: dict[RequestId, tuple[Stream, int]] = {}
         self._in_flight: list[StepPlan] = []
-        self._stepped = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
         if log is not None:
