@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from model import Model
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokens import END
 from torch import Tensor
@@ -51,8 +51,8 @@ def config(model: Model, end: int) -> dict[str, object]:
     }
 
 
-def tensors(model: Model) -> dict[str, Tensor]:
-    """Weights by their published names: bf16, and the routers' biases fp32."""
+def places(model: Model) -> dict[str, Tensor]:
+    """Where each published tensor is in the module: views, to be read from or written to."""
     found: dict[str, Tensor] = {}
     for name, value in model.state_dict().items():
         if ".mlp.router" in name:
@@ -67,12 +67,23 @@ def tensors(model: Model) -> dict[str, Tensor]:
                     found[f"model.{prefix}.experts.{expert}.{projection}_proj.weight"] = rows
         else:
             found[f"model.{name.replace('.shared.', '.shared_experts.')}"] = value
+    return found
+
+
+def tensors(model: Model) -> dict[str, Tensor]:
+    """Weights by their published names: bf16, and the routers' biases fp32."""
     return {
-        name: value.detach().to(
-            torch.float32 if "e_score" in name else torch.bfloat16
-        ).contiguous().clone()
-        for name, value in found.items()
-    }  # fmt: skip
+        name: value.detach().to(torch.float32 if "e_score" in name else torch.bfloat16).contiguous().clone()
+        for name, value in places(model).items()
+    }
+
+
+@torch.no_grad()
+def restore(model: Model, folder: Path) -> None:
+    """Read the weights of an exported folder back, to go on from them."""
+    stored = load_file(folder / "model.safetensors")
+    for name, value in places(model).items():
+        value.copy_(stored[name])
 
 
 def export(model: Model, tokenizer: Tokenizer, out: Path) -> None:
