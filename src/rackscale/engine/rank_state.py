@@ -16,14 +16,12 @@ from rackscale.core import (
 )
 from rackscale.engine.rows import Rows
 from rackscale.engine.sequence import Sequence
-from rackscale.policy import Candidate, KvBlocks, Waiting, fill_step
+from rackscale.policy import Candidate, KvBlocks, Siblings, Waiting, fill_step
 from rackscale.specs import GroupSpec
-
-EMPTY = column()
 
 
 class RankState:
-    """A request is pending from its arrival until its prompt is in a plan; its siblings wait that long.
+    """Rows, blocks, and who waits for them.
 
     A rank performs plans in order. So what a plan will have computed may be shared with, and what it
     still writes to may be given to, any later plan: names of blocks are known, and blocks and rows
@@ -35,7 +33,7 @@ class RankState:
         self.blocks = KvBlocks(spec.num_blocks)
         self.rows = Rows(spec.max_running, max_model_len, block_size)
         self.waiting: Waiting[Sequence] = Waiting()
-        self._pending: dict[RequestId, list[Sequence]] = {}
+        self.siblings: Siblings[Sequence] = Siblings()
         self._row_of: dict[RequestId, int] = {}
         self.num_preempted = 0
         self.num_queried_tokens = 0
@@ -47,15 +45,15 @@ class RankState:
 
     @property
     def num_waiting(self) -> int:
-        return len(self.waiting) + sum(map(len, self._pending.values()))
+        return len(self.waiting) + len(self.siblings)
 
     def enqueue(self, sequence: Sequence) -> None:
         """Let it wait for a row, or for its sibling's prompt."""
         request = sequence.request
-        if request.sibling_of in self._pending:
-            self._pending[request.sibling_of].append(sequence)
+        if request.sibling_of is not None and self.siblings.expects(request.sibling_of):
+            self.siblings.hold(request.sibling_of, request.id, sequence)
             return
-        self._pending[request.id] = []
+        self.siblings.expect(request.id)
         self.waiting.push(request.id, sequence.importance, sequence)
 
     def offer(self, sequence: Sequence) -> Candidate:
@@ -65,6 +63,7 @@ class RankState:
         return Candidate(
             cached_tokens=len(self._hits(sequence)) * self.block_size,
             queued_tokens=queued + sum(item.num_tokens for item in self.waiting),
+            resident_tokens=self.blocks.num_owned * self.block_size,
             num_sequences=self.num_running + self.num_waiting,
         )
 
@@ -110,7 +109,7 @@ class RankState:
         """Preempt the least important until the others have their blocks."""
         while int(self.rows.blocks_needed(rows, num_new).sum()) > self.blocks.num_available:
             victim = int(self.rows.order[-1])
-            sequence = self._preempt(victim)
+            sequence = self._vacate(victim)
             self.num_preempted += 1
             self.waiting.push(sequence.request.id, sequence.importance, sequence)
             rows, num_new = rows[rows != victim], num_new[rows != victim]
@@ -136,7 +135,7 @@ class RankState:
             lacking = -(-(len(hits) * self.block_size + chunk) // self.block_size) - len(hits)
             if lacking > self.blocks.num_available - self.blocks.num_cached(hits):
                 break
-            self.waiting.pop()
+            self.waiting.remove(sequence.request.id)
             seats.append(self._seat(sequence, column(hits), grants))
             row = column([seats[-1].row])
             grants.append(self._grant(row, column([chunk])))
@@ -173,7 +172,7 @@ class RankState:
             self._wake_siblings(sequence.request.id)
 
     def _wake_siblings(self, leader: RequestId) -> None:
-        for sibling in self._pending.pop(leader, ()):
+        for sibling in self.siblings.release(leader):
             self.enqueue(sibling)
 
     def samples_of(self, plan: RankPlan) -> tuple[IntColumn, IntColumn]:
@@ -201,26 +200,20 @@ class RankState:
         """The request leaves this rank, wherever it stands here; its blocks are given up."""
         self._wake_siblings(request)
         if request in self._row_of:
-            return self._preempt(self._row_of[request])
+            return self._vacate(self._row_of[request])
         if request in self.waiting:
             return self.waiting.remove(request)
-        for held in self._pending.values():
-            for sequence in held:
-                if sequence.request.id == request:
-                    held.remove(sequence)
-                    return sequence
-        raise KeyError(request)
+        return self.siblings.remove(request)
 
     def abandon(self) -> list[Sequence]:
-        """The rank died. Gives all that lived or waited here, and starts anew."""
-        running = [self._preempt(int(row)) for row in self.rows.order]
-        held = list(chain.from_iterable(self._pending.values()))
-        self._pending.clear()
+        """Everybody leaves, and nothing is known of the cache. Gives who lived or waited here, leaders
+        before their siblings."""
+        running = [self._vacate(row) for row in self.rows.order.tolist()]
         self.blocks = KvBlocks(self.spec.num_blocks)
-        return running + self.waiting.drain() + held
+        return running + self.waiting.drain() + self.siblings.drain()
 
-    def _preempt(self, row: int) -> Sequence:
-        """Take the row; what it computed stays known to the index until its blocks are needed."""
+    def _vacate(self, row: int) -> Sequence:
+        """Take a row from its sequence; what was computed for it stays known to the index until its blocks are needed."""
         sequence = self.rows.sequences[row]
         assert sequence is not None, "only a taken row can be taken away"
         known = self.rows.known(row)
@@ -234,10 +227,14 @@ class RankState:
         return sequence
 
     def check(self) -> None:
-        """Assert that blocks and rows agree."""
-        rows = self.rows
-        assert sorted(rows.order.tolist()) == sorted(self._row_of.values()), "a row is lost"
+        """Assert that rows, blocks and queues agree."""
+        self.rows.check()
+        assert sorted(self.rows.order.tolist()) == sorted(self._row_of.values()), "a row is lost"
+        for request, row in self._row_of.items():
+            assert self.rows.ids[row] == request, "a row is somebody else's"
+            assert request not in self.waiting, "a request both runs and waits"
+            assert request not in self.siblings, "a request both runs and is held"
         owned: Iterable[BlockId] = chain.from_iterable(
-            rows.table[row, : rows.num_blocks[row]].tolist() for row in rows.order.tolist()
+            self.rows.blocks(row).tolist() for row in self.rows.order.tolist()
         )
         self.blocks.check(owned)

@@ -70,7 +70,7 @@ class Rows:
 
     def vacate(self, row: int) -> IntColumn:
         """Take the row from its sequence, and give the blocks that it had."""
-        blocks = self.table[row, : self.num_blocks[row]].copy()
+        blocks = self.blocks(row).copy()
         self.sequences[row] = None
         self.ids[row] = ""
         self.epoch[row] += 1
@@ -128,21 +128,48 @@ class Rows:
         """The row's known tokens."""
         return self.tokens[row, : self.num_known[row]]
 
+    def blocks(self, row: int) -> IntColumn:
+        """The row's blocks."""
+        return self.table[row, : self.num_blocks[row]]
+
+    def check(self) -> None:
+        """Assert that the columns of the taken rows agree, and that all other rows are free."""
+        order = self.order
+        assert sorted(order.tolist() + self._free) == list(range(self.num_rows)), "a row is lost"
+        assert (np.diff(self._importance[order]) >= 0).all(), "rows are out of order"
+        assert (self.num_prompt[order] <= self.num_seated[order]).all(), "a prompt is cut"
+        assert (self.num_seated[order] <= self.num_known[order]).all(), "a row forgot tokens"
+        assert (self.num_known[order] <= self.num_tokens[order]).all(), "more is known than there is"
+        assert (self.num_tokens[order] <= self.limit[order]).all(), "a row is beyond its limit"
+        assert (self.num_computed[order] <= self.num_tokens[order]).all(), "KV of no token"
+        reach = self.num_blocks[order] * self.block_size
+        assert (self.num_computed[order] <= reach).all(), "KV without a block"
+        assert (reach < self.num_computed[order] + self.block_size).all(), "a block without KV"
+
     def _set_stops(self, row: int, stops: tuple[int, ...]) -> None:
-        lacking = len(stops) - self.stops.shape[1]
-        if lacking > 0:
-            self.stops = np.pad(self.stops, ((0, 0), (0, lacking)), constant_values=NO_TOKEN)
+        self.stops = _widened(self.stops, len(stops), fill=NO_TOKEN)
         self.stops[row] = NO_TOKEN
         self.stops[row, : len(stops)] = stops
 
     def _widen(self, width: int) -> None:
         have = self.tokens.shape[1]
         if width > have:
-            more = min(self.max_len, max(width, 2 * have)) - have
-            self.tokens = np.pad(self.tokens, ((0, 0), (0, more)))
+            self.tokens = _widened(self.tokens, min(self.max_len, max(width, 2 * have)))
             self._widen_table(-(-self.tokens.shape[1] // self.block_size))
 
     def _widen_table(self, width: int) -> None:
-        more = width - self.table.shape[1]
-        if more > 0:
-            self.table = np.pad(self.table, ((0, 0), (0, more)))
+        self.table = _widened(self.table, width)
+
+
+def _widened(matrix: IntColumn, width: int, fill: int = 0) -> IntColumn:
+    """The matrix with at least `width` columns, the new ones filled.
+
+    Zeros come from the operating system, which gives memory when it is touched: one long sequence
+    does not cost its length in every row.
+    """
+    num_rows, have = matrix.shape
+    if width <= have:
+        return matrix
+    wider = np.full((num_rows, width), fill, dtype=np.int32) if fill else np.zeros((num_rows, width), np.int32)
+    wider[:, :have] = matrix
+    return wider

@@ -4,6 +4,7 @@ from rackscale.policy.kv_blocks import KvBlocks
 from rackscale.policy.prefix_index import ROOT, BlockHash, PrefixIndex, block_hashes
 from rackscale.policy.router import Candidate, route
 from rackscale.policy.scheduler import fill_step, importance
+from rackscale.policy.siblings import Siblings
 from rackscale.policy.waiting import Waiting
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Candidate",
     "KvBlocks",
     "PrefixIndex",
+    "Siblings",
     "Waiting",
     "block_hashes",
     "fill_step",

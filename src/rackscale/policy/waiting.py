@@ -1,7 +1,7 @@
 """Who waits for a row, the most important first."""
 
 from collections.abc import Iterator
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 from itertools import count
 from typing import Generic, TypeVar
 
@@ -11,11 +11,15 @@ T = TypeVar("T")
 
 
 class Waiting(Generic[T]):
-    """A queue by importance, then by arrival; whoever leaves early is skipped when it comes up."""
+    """A queue by importance, then by the order of pushing.
+
+    Whoever leaves early is skipped when its turn comes: an entry of the heap counts only as long as the
+    key still stands for it.
+    """
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, RequestId]] = []
-        self._items: dict[RequestId, T] = {}
+        self._items: dict[RequestId, tuple[int, T]] = {}
         self._order = count()
 
     def __len__(self) -> int:
@@ -25,34 +29,33 @@ class Waiting(Generic[T]):
         return key in self._items
 
     def __iter__(self) -> Iterator[T]:
-        """The items, by arrival."""
-        return iter(self._items.values())
+        """The items, in the order of pushing."""
+        return (item for _, item in self._items.values())
 
     def push(self, key: RequestId, importance: float, item: T) -> None:
         """Queue an item under a key that is not queued."""
-        heappush(self._heap, (importance, next(self._order), key))
-        self._items[key] = item
+        order = next(self._order)
+        heappush(self._heap, (importance, order, key))
+        self._items[key] = order, item
 
     def peek(self) -> T | None:
         """The next item, or None."""
-        while self._heap and self._heap[0][2] not in self._items:
+        while self._heap:
+            _, order, key = self._heap[0]
+            queued_order, item = self._items.get(key, (None, None))
+            if queued_order == order:
+                return item
             heappop(self._heap)
-        return self._items[self._heap[0][2]] if self._heap else None
+        return None
 
     def remove(self, key: RequestId) -> T:
-        """Take an item out, wherever it stands."""
-        item = self._items.pop(key)
-        self._heap = [entry for entry in self._heap if entry[2] != key]
-        heapify(self._heap)
-        return item
-
-    def pop(self) -> T:
-        """Take out the item that `peek` showed."""
-        return self._items.pop(heappop(self._heap)[2])
+        """Take out the item queued under the key, wherever it stands."""
+        return self._items.pop(key)[1]
 
     def drain(self) -> list[T]:
         """Take out all, in order."""
         items = []
-        while self.peek() is not None:
-            items.append(self.pop())
+        while (item := self.peek()) is not None:
+            del self._items[self._heap[0][2]]
+            items.append(item)
         return items

@@ -34,8 +34,6 @@ class Driver:
         self._link, self._metrics, self._log = link, metrics, log
         self._streams: dict[RequestId, tuple[Stream, int]] = {}
         self._in_flight: list[StepPlan] = []
-        self._idle = asyncio.Event()
-        self._idle.set()
         if log is not None:
             log.write(header_line(engine.deployment))
 
@@ -51,7 +49,6 @@ class Driver:
         """Requests, one for each of the stream's choices."""
         for index, request in enumerate(requests):
             self._streams[request.id] = (stream, index)
-            self._idle.clear()
             self._metrics.arrived(request.id, self._now())
             self._feed(Arrive(request=request))
 
@@ -60,10 +57,6 @@ class Driver:
         for request in requests:
             if request.id in self._streams:
                 self._feed(Cancel(request=request.id))
-
-    async def drained(self) -> None:
-        """Wait until no request lives."""
-        await self._idle.wait()
 
     def lose_all(self) -> None:
         """The rank died: tell every client."""
@@ -93,12 +86,10 @@ class Driver:
                 stream, index = self._streams.pop(command.request)
                 stream.put_finish(index, command)
                 self._metrics.finished(command, now)
-                self._note_idle()
             case Refuse():
                 stream, _ = self._streams.pop(command.request)
                 stream.put_refusal(command)
                 self._metrics.refused(command)
-                self._note_idle()
 
     def _emit(self, emit: Emit, now: Seconds, logprobs: dict[int, TokenLogprobs]) -> None:
         samples = emit.samples.tolist()
@@ -106,7 +97,3 @@ class Driver:
             stream, index = self._streams[request]
             stream.put_token(index, token, logprobs.get(sample))
             self._metrics.token(request, now)
-
-    def _note_idle(self) -> None:
-        if not self._streams:
-            self._idle.set()

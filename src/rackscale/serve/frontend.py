@@ -5,6 +5,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
+from rackscale.core import SpecError
 from rackscale.serve.options import ServeOptions
 from rackscale.specs import DeploymentSpec
 
@@ -33,6 +34,18 @@ def configure(options: ServeOptions) -> None:
         HF_HUB_OFFLINE="1",
     )
     os.environ.setdefault("DYN_LOG", quiet)
+
+
+def check_parsers(options: ServeOptions) -> None:
+    """Raises SpecError where a parser is asked for that Dynamo does not know."""
+    from dynamo._core import get_reasoning_parser_names, get_tool_parser_names  # noqa: PLC0415
+
+    for option, name, names in (
+        ("--tool-call-parser", options.tool_call_parser, get_tool_parser_names),
+        ("--reasoning-parser", options.reasoning_parser, get_reasoning_parser_names),
+    ):
+        if name is not None and name not in (known := sorted(names())):
+            raise SpecError(f"{option} {name} is not known", hint=f"give one of {', '.join(known)}")
 
 
 class Frontend:

@@ -24,9 +24,12 @@ STREAM_LIMIT_BYTES = 1 << 26
 
 
 class RankLink:
-    """One rank's process and the socket to it. `start`, then `ready`, then plans and answers in order."""
+    """One rank's process and the socket to it: first `ready`, then plans and answers in order.
 
-    def __init__(self) -> None:
+    stderr: where the process writes its log, a descriptor; None: where this process does.
+    """
+
+    def __init__(self, stderr: int | None = None) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 (this interpreter, this module)
@@ -34,6 +37,7 @@ class RankLink:
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
+                stderr=stderr,
             )
         self._socket = ours
         self._reader: asyncio.StreamReader | None = None

@@ -14,8 +14,9 @@ from rackscale.core import SpecError
 from rackscale.engine import build
 from rackscale.runtime.messages import RankConfig
 from rackscale.runtime.sampling import GuideChecker
+from rackscale.serve.console import own_stderr
 from rackscale.serve.driver import Driver
-from rackscale.serve.frontend import Frontend, configure
+from rackscale.serve.frontend import Frontend, check_parsers, configure
 from rackscale.serve.gateway import Gateway
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
@@ -29,8 +30,8 @@ EXIT_INTERRUPTED = 130
 _LOG = logging.getLogger("rackscale.serve")
 
 
-async def run(options: ServeOptions) -> int:
-    """Serve until told to stop, and give the exit code.
+async def run(options: ServeOptions, stderr: int | None = None) -> int:
+    """Serve until told to stop, and give the exit code. stderr: the rank's, a descriptor; None: ours.
 
     Raises SpecError on a broken checkpoint, an option that does not fit or an address that is taken;
     RankLostError where the rank dies.
@@ -40,12 +41,13 @@ async def run(options: ServeOptions) -> int:
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
         metadata = open_metadata(options.model)
+        check_parsers(options)
         deployment = _deployment(metadata, options)
         log = _open_log(options, stack)
         gateway = Gateway(options, port := _free_port())
         stack.push_async_callback(gateway.close)
         await gateway.start()
-        link = RankLink()
+        link = RankLink(stderr)
         stack.callback(link.close)
         _LOG.info("loading %s (%.1f MiB)", options.model, metadata.num_bytes / 2**20)
         engine = build(deployment)
@@ -59,6 +61,7 @@ async def run(options: ServeOptions) -> int:
             link.ready(_rank_config(options, deployment)), frontend.start(port, worker.generate)
         )
         await frontend.register(options, deployment)
+        await gateway.answers(metadata.spec.vocab_size)
         gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting)
         _LOG.info(
             "ready in %.1f s: %s on %s://%s:%d/v1 (%s kernels, %d threads, %d KV blocks)",
@@ -82,7 +85,7 @@ async def _until_stopped(options: ServeOptions, driver: Driver, gateway: Gateway
         gateway.shut()
         if not running.done():
             _LOG.info("draining: running requests have %g s to finish", options.drain_s)
-            draining = asyncio.ensure_future(driver.drained())
+            draining = asyncio.ensure_future(gateway.drained())
             await asyncio.wait(
                 {running, draining}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED
             )
@@ -172,4 +175,5 @@ def serve(options: ServeOptions) -> int:
     """Run a server in this process until it is told to stop. Gives the exit code."""
     import uvloop  # noqa: PLC0415 (only a server needs it)
 
-    return uvloop.run(run(options))
+    with own_stderr() as stderr:
+        return uvloop.run(run(options, stderr))
