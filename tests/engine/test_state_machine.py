@@ -247,5 +247,5 @@ def test_histories(machine):
     from hypothesis.stateful import run_state_machine_as_test
 
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=60, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=20, stateful_step_count=40, deadline=None)
     )

@@ -1,7 +1,8 @@
 """The control plane: `Engine.handle(event, now)` gives commands, and is pure."""
 
-from rackscale.engine.engine import Engine, build
-from rackscale.engine.log import Entry, entry_line, header_line, read_entries, read_header
+from rackscale.engine.build import build
+from rackscale.engine.engine import Engine
+from rackscale.engine.log import Entry, entry_line, header_line, read_entry, read_header
 from rackscale.engine.replay import ReplayReport, replay
 from rackscale.engine.stats import EngineStats, GroupStats
 
@@ -14,7 +15,7 @@ __all__ = [
     "build",
     "entry_line",
     "header_line",
-    "read_entries",
+    "read_entry",
     "read_header",
     "replay",
 ]

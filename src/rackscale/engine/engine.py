@@ -18,6 +18,7 @@ from rackscale.core import (
     Finish,
     FinishReason,
     GroupId,
+    RankId,
     RankJoined,
     RankLost,
     Refuse,
@@ -33,7 +34,7 @@ from rackscale.core import (
 from rackscale.engine.group_state import Flight, GroupState
 from rackscale.engine.rank_state import RankState
 from rackscale.engine.sequence import Sequence
-from rackscale.engine.stats import EngineStats, GroupStats
+from rackscale.engine.stats import EngineStats
 from rackscale.policy import importance, route
 from rackscale.specs import DeploymentSpec
 
@@ -49,7 +50,10 @@ class Engine:
         self._rank_of: dict[RequestId, RankState] = {}
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
-        """What is to be done now that `event` has happened. `now` never goes back."""
+        """What is to be done now that `event` has happened. `now` never goes back.
+
+        Raises SpecError for an event that cannot have happened, such as an answer to no step.
+        """
         match event:
             case Arrive(request=request):
                 commands = self._arrive(request, now)
@@ -58,11 +62,9 @@ class Engine:
             case StepDone():
                 commands = self._step_done(event)
             case RankLost(group=group, rank=rank):
-                self._groups[group].lost.add(rank)
-                commands = self._abandon(self._groups[group])
+                commands = self._lose(self._group(group), rank)
             case RankJoined(group=group, rank=rank):
-                self._groups[group].lost.discard(rank)
-                commands = []
+                commands = self._join(self._group(group), rank)
             case _:
                 assert_never(event)
         return commands + self._plan()
@@ -136,12 +138,7 @@ class Engine:
         )
 
     def _step_done(self, event: StepDone) -> list[Command]:
-        flight = self._groups[event.group].in_flight.popleft()
-        if flight.plan != event.plan:
-            raise SpecError(
-                f"group {event.group} answered step {event.plan}, not {flight.plan}",
-                hint="a group answers its steps in the order in which it was given them",
-            )
+        flight = self._group(event.group).land(event)
         emit, ends = self._record(event, flight)
         commands: list[Command] = [emit] if emit.requests else []
         return commands + [self._end(request, reason) for request, reason in ends]
@@ -165,15 +162,28 @@ class Engine:
         )
         return emit, ends
 
-    def _abandon(self, group: GroupState) -> list[Command]:
-        """What lived in a group goes where it can live on, with the tokens that it emitted."""
-        group.in_flight.clear()
-        homeless = [sequence for rank in group.ranks for sequence in rank.abandon()]
+    def _lose(self, group: GroupState, rank: RankId) -> list[Command]:
+        """What lived in the group goes where it can live on, with the tokens that it emitted."""
+        group.lose(rank)
+        return self._move_out([group])
+
+    def _join(self, group: GroupState, rank: RankId) -> list[Command]:
+        """Who waits at a group that is still not whole may find a better place now."""
+        group.join(rank)
+        return self._move_out([other for other in self._groups if other.lost])
+
+    def _move_out(self, groups: list[GroupState]) -> list[Command]:
+        homeless = [sequence for group in groups for rank in group.ranks for sequence in rank.abandon()]
         for sequence in homeless:
             del self._rank_of[sequence.request.id]
         for sequence in homeless:
             self._enqueue(sequence)
         return []
+
+    def _group(self, group: GroupId) -> GroupState:
+        if not 0 <= group < len(self._groups):
+            raise SpecError(f"there is no group {group}", hint=f"the deployment has {len(self._groups)}")
+        return self._groups[group]
 
     @property
     def num_waiting(self) -> int:
@@ -182,49 +192,11 @@ class Engine:
 
     def stats(self) -> EngineStats:
         """What the engine holds right now. Changes nothing."""
-        return EngineStats(groups=tuple(_group_stats(group) for group in self._groups))
+        return EngineStats(groups=tuple(group.stats() for group in self._groups))
 
     def check(self) -> None:
         """Assert the invariants: every block has its owners, every request its place."""
         for group in self._groups:
-            for rank in group.ranks:
-                rank.check()
+            group.check()
         living = sum(rank.num_running + rank.num_waiting for group in self._groups for rank in group.ranks)
         assert living == len(self._rank_of), "a request is lost, or in two places"
-
-
-def _group_stats(group: GroupState) -> GroupStats:
-    ranks = group.ranks
-    return GroupStats(
-        num_waiting=sum(rank.num_waiting for rank in ranks),
-        num_running=sum(rank.num_running for rank in ranks),
-        num_blocks=sum(rank.blocks.num_blocks for rank in ranks),
-        num_owned_blocks=sum(rank.blocks.num_owned for rank in ranks),
-        num_in_flight=len(group.in_flight),
-        num_preempted=sum(rank.num_preempted for rank in ranks),
-        num_queried_tokens=sum(rank.num_queried_tokens for rank in ranks),
-        num_hit_tokens=sum(rank.num_hit_tokens for rank in ranks),
-    )
-
-
-def build(deployment: DeploymentSpec) -> Engine:
-    """An engine for a deployment.
-
-    Raises SpecError where a rank could get stuck: a step must hold a token of every row, and a
-    cache one sequence of full length.
-    """
-    blocks_per_sequence = -(-deployment.max_model_len // deployment.block_size)
-    for number, group in enumerate(deployment.groups):
-        if group.max_batched_tokens < group.max_running:
-            raise SpecError(
-                f"group {number} steps over {group.max_batched_tokens} tokens but runs"
-                f" {group.max_running} sequences",
-                hint="lower --max-running or raise --max-batched-tokens",
-            )
-        if group.num_blocks < blocks_per_sequence:
-            raise SpecError(
-                f"group {number} has {group.num_blocks} blocks, and one sequence may need"
-                f" {blocks_per_sequence}",
-                hint="raise --kv-gib or lower --max-model-len",
-            )
-    return Engine(deployment)

@@ -1,9 +1,9 @@
 """The log: a header with the deployment, then a line of JSON for every event and what came of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from msgspec import DecodeError as JsonError
-from msgspec import Struct, ValidationError
+from msgspec import Struct
 
 from rackscale.core import Command, Event, Seconds, SpecError, decode_json, encode_json
 from rackscale.specs import DeploymentSpec
@@ -33,26 +33,23 @@ def entry_line(now: Seconds, event: Event, commands: Iterable[Command]) -> bytes
     return encode_json(Entry(now=now, event=event, commands=tuple(commands))) + b"\n"
 
 
-def read_header(lines: Iterator[bytes]) -> DeploymentSpec:
-    """The deployment that a log is of. Raises SpecError where the first line is no header."""
+def read_header(line: bytes) -> DeploymentSpec:
+    """The deployment that a log is of, from its first line. Raises SpecError where it is no header."""
     try:
-        return decode_json(next(lines, b""), Header).deployment
-    except (JsonError, ValidationError) as error:
+        return decode_json(line, Header).deployment
+    except JsonError as error:
         raise SpecError(f"line 1 is no log header ({error})", hint="give a `--log` file") from None
 
 
-def read_entries(lines: Iterator[bytes]) -> Iterator[Entry]:
-    """The entries after the header, each with its line number.
+def read_entry(line: bytes, number: int) -> Entry | None:
+    """The entry on line `number` of a log, the header being line 1.
 
-    A last line without its newline was being written when the writer was killed: it is left out.
-    Raises SpecError naming the line that cannot be read.
+    None for a line without its newline: it was being written when the writer was killed.
+    Raises SpecError naming the line where it cannot be read.
     """
-    for number, line in enumerate(lines, start=2):
-        if not line.endswith(b"\n"):
-            return
-        try:
-            yield decode_json(line, Entry)
-        except (JsonError, ValidationError) as error:
-            raise SpecError(
-                f"line {number} is no log entry ({error})", hint="the log is damaged there"
-            ) from None
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        return decode_json(line, Entry)
+    except JsonError as error:
+        raise SpecError(f"line {number} is no log entry ({error})", hint="the log is damaged there") from None

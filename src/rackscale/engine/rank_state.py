@@ -16,6 +16,7 @@ from rackscale.core import (
 )
 from rackscale.engine.rows import Rows
 from rackscale.engine.sequence import Sequence
+from rackscale.engine.table_changes import TableChanges
 from rackscale.policy import Candidate, KvBlocks, Siblings, Waiting, fill_step
 from rackscale.specs import GroupSpec
 
@@ -69,31 +70,30 @@ class RankState:
 
     def plan(self) -> RankPlan:
         """What enters the next step; empty columns if there is nothing to do."""
+        changes = TableChanges()
         rows, gaps = self.rows.gaps()
         num_new = fill_step(gaps, self.spec.max_batched_tokens)
-        rows, num_new = rows[num_new > 0], num_new[num_new > 0]
         preempted = self.num_preempted
-        rows, num_new = self._make_room(rows, num_new)
-        grants = [self._grant(rows, num_new)]
+        rows, num_new, lacking = self._make_room(rows[num_new > 0], num_new[num_new > 0])
+        self._grant(rows, lacking, changes)
         seats: list[Seat] = []
         if self.num_preempted == preempted:
             budget = self.spec.max_batched_tokens - int(num_new.sum())
-            seats, seated_new = self._admit(budget, grants)
+            seats, seated_new = self._admit(budget, changes)
             rows = np.concatenate((rows, column(seat.row for seat in seats)))
             num_new = np.concatenate((num_new, seated_new))
-        return self._seal(seats, rows, num_new, grants)
+        return self._seal(seats, rows, num_new, changes)
 
     def _seal(
-        self, seats: list[Seat], rows: IntColumn, num_new: IntColumn, grants: list[list[IntColumn]]
+        self, seats: list[Seat], rows: IntColumn, num_new: IntColumn, changes: TableChanges
     ) -> RankPlan:
         first = np.argsort(num_new != 1, kind="stable")
         rows, num_new = rows[first], num_new[first]
         num_computed = self.rows.num_computed[rows]
         samples = self.rows.advance(rows, num_new)
-        prefills = num_computed < self.rows.num_seated[rows]
-        for row, start in zip(rows[prefills].tolist(), num_computed[prefills].tolist(), strict=True):
-            self._prefilled(row, start)
-        block_rows, block_indices, block_ids = (np.concatenate(parts) for parts in zip(*grants, strict=True))
+        for at in np.flatnonzero(num_computed < self.rows.num_seated[rows]).tolist():
+            self._prefilled(int(rows[at]), start=int(num_computed[at]))
+        block_rows, block_indices, block_ids = changes.columns()
         return RankPlan(
             seats=tuple(seats),
             rows=rows,
@@ -105,48 +105,50 @@ class RankState:
             block_ids=block_ids,
         )
 
-    def _make_room(self, rows: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn]:
-        """Preempt the least important until the others have their blocks."""
-        while int(self.rows.blocks_needed(rows, num_new).sum()) > self.blocks.num_available:
+    def _make_room(self, rows: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn, IntColumn]:
+        """Preempt the least important until the others can have the blocks that they lack.
+
+        Gives who is left, their new tokens and how many blocks each of them lacks.
+        """
+        lacking = self.rows.blocks_lacking(rows, num_new)
+        while int(lacking.sum()) > self.blocks.num_available:
             victim = int(self.rows.order[-1])
             sequence = self._vacate(victim)
             self.num_preempted += 1
             self.waiting.push(sequence.request.id, sequence.importance, sequence)
-            rows, num_new = rows[rows != victim], num_new[rows != victim]
-        return rows, num_new
+            others = rows != victim
+            rows, num_new, lacking = rows[others], num_new[others], lacking[others]
+        return rows, num_new, lacking
 
-    def _grant(self, rows: IntColumn, num_new: IntColumn) -> list[IntColumn]:
-        """Give rows the blocks that they lack: rows, table indices and blocks, in parallel."""
-        counts = self.rows.blocks_needed(rows, num_new)
+    def _grant(self, rows: IntColumn, counts: IntColumn, changes: TableChanges) -> None:
+        """Give rows so many blocks each."""
         taken = self.blocks.take(int(counts.sum()))
-        indices = self.rows.append_blocks(rows, counts, taken)
-        return [np.repeat(rows, counts).astype(np.int32), indices, taken]
+        if len(taken):
+            changes.add(*self.rows.append_blocks(rows, counts, taken), taken)
 
-    def _admit(self, budget: int, grants: list[list[IntColumn]]) -> tuple[list[Seat], IntColumn]:
+    def _admit(self, budget: int, changes: TableChanges) -> tuple[list[Seat], IntColumn]:
         """Seat who waits, in order, as long as there are rows, budget and blocks."""
         seats: list[Seat] = []
         num_new: list[int] = []
-        while budget > 0 and self.rows.num_free:
-            sequence = self.waiting.peek()
-            if sequence is None:
-                break
+        while budget > 0 and self.rows.num_free and (sequence := self.waiting.peek()) is not None:
             hits = self._hits(sequence)
-            chunk = min(budget, sequence.num_tokens - len(hits) * self.block_size)
-            lacking = -(-(len(hits) * self.block_size + chunk) // self.block_size) - len(hits)
+            num_hit = len(hits) * self.block_size
+            chunk = min(budget, sequence.num_tokens - num_hit)
+            lacking = -(-(num_hit + chunk) // self.block_size) - len(hits)
             if lacking > self.blocks.num_available - self.blocks.num_cached(hits):
                 break
             self.waiting.remove(sequence.request.id)
-            seats.append(self._seat(sequence, column(hits), grants))
-            row = column([seats[-1].row])
-            grants.append(self._grant(row, column([chunk])))
+            seats.append(self._seat(sequence, hits, changes))
+            self._grant(column([seats[-1].row]), column([lacking]), changes)
             num_new.append(chunk)
             budget -= chunk
         return seats, column(num_new)
 
-    def _seat(self, sequence: Sequence, hits: IntColumn, grants: list[list[IntColumn]]) -> Seat:
-        self.blocks.share(hits.tolist())
-        row = self.rows.seat(sequence, hits)
-        grants.append([np.full_like(hits, row), np.arange(len(hits), dtype=np.int32), hits])
+    def _seat(self, sequence: Sequence, hits: list[BlockId], changes: TableChanges) -> Seat:
+        self.blocks.share(hits)
+        blocks = column(hits)
+        row = self.rows.seat(sequence, blocks)
+        changes.add(np.full_like(blocks, row), np.arange(len(hits), dtype=np.int32), blocks)
         self._row_of[sequence.request.id] = row
         cached = len(hits) * self.block_size
         self.num_hit_tokens += cached
@@ -155,10 +157,10 @@ class RankState:
             sequence.num_cached = min(cached, len(sequence.request.prompt))
         return Seat(row=row, request=sequence.request, emitted=sequence.emitted)
 
-    def _hits(self, sequence: Sequence) -> list[int]:
+    def _hits(self, sequence: Sequence) -> list[BlockId]:
         """Blocks that hold a prefix; at least one token is left over, since logits must come from it."""
         most = (sequence.num_tokens - 1) // self.block_size
-        return list(self.blocks.index.longest_prefix(sequence.names[:most]))
+        return self.blocks.index.longest_prefix(sequence.names[:most])
 
     def _prefilled(self, row: int, start: int) -> None:
         """A chunk of the row's prefill, from token `start` on, is in the plan."""
@@ -213,7 +215,8 @@ class RankState:
         return running + self.waiting.drain() + self.siblings.drain()
 
     def _vacate(self, row: int) -> Sequence:
-        """Take a row from its sequence; what was computed for it stays known to the index until its blocks are needed."""
+        """Take a row from its sequence. The index knows what was computed for it until its blocks are
+        needed."""
         sequence = self.rows.sequences[row]
         assert sequence is not None, "only a taken row can be taken away"
         known = self.rows.known(row)

@@ -88,28 +88,30 @@ class Rows:
         open_ = gaps > 0
         return order[open_], gaps[open_]
 
-    def blocks_needed(self, rows: IntColumn, num_new: IntColumn) -> IntColumn:
+    def blocks_lacking(self, rows: IntColumn, num_new: IntColumn) -> IntColumn:
         """Blocks that each row lacks for its next tokens."""
         reach = self.num_computed[rows] + num_new
-        needed: IntColumn = np.maximum(0, -(-reach // self.block_size) - self.num_blocks[rows])
-        return needed
+        lacking: IntColumn = np.maximum(0, -(-reach // self.block_size) - self.num_blocks[rows])
+        return lacking
 
-    def append_blocks(self, rows: IntColumn, counts: IntColumn, blocks: IntColumn) -> IntColumn:
-        """Hand out `blocks`, `counts[i]` to rows[i]. Gives the table index of each block."""
+    def append_blocks(
+        self, rows: IntColumn, counts: IntColumn, blocks: IntColumn
+    ) -> tuple[IntColumn, IntColumn]:
+        """Hand out at least one block, `counts[i]` of them to rows[i]. Gives for each block whose it is
+        and its index in that row's table."""
+        first = self.num_blocks[rows] - (np.cumsum(counts) - counts)
         owners = np.repeat(rows, counts)
-        first = np.repeat(self.num_blocks[rows] - (np.cumsum(counts) - counts), counts)
-        indices = (first + np.arange(len(blocks))).astype(np.int32)
-        if len(indices):
-            self._widen_table(int(indices.max()) + 1)
+        indices = (np.repeat(first, counts) + np.arange(len(blocks))).astype(np.int32)
+        self._widen_table(int(indices.max()) + 1)
         self.table[owners, indices] = blocks
         self.num_blocks[rows] += counts
-        return indices
+        return owners, indices
 
     def advance(self, rows: IntColumn, num_new: IntColumn) -> npt.NDArray[np.bool_]:
         """The rows' next tokens are in a step. Gives which of them thereby sample one: their new
         token is a placeholder from here on."""
         self.num_computed[rows] += num_new
-        samples = self.num_computed[rows] == self.num_tokens[rows]
+        samples: npt.NDArray[np.bool_] = self.num_computed[rows] == self.num_tokens[rows]
         self.num_tokens[rows[samples]] += 1
         return samples
 
@@ -120,7 +122,7 @@ class Rows:
             self._widen(int(at.max()) + 1)
         self.tokens[rows, at] = tokens
         self.num_known[rows] += 1
-        stopped = (self.stops[rows] == tokens[:, None]).any(axis=1)
+        stopped: npt.NDArray[np.bool_] = (self.stops[rows] == tokens[:, None]).any(axis=1)
         stopped &= self.num_known[rows] > self.min_known[rows]
         return stopped
 
@@ -170,6 +172,8 @@ def _widened(matrix: IntColumn, width: int, fill: int = 0) -> IntColumn:
     num_rows, have = matrix.shape
     if width <= have:
         return matrix
-    wider = np.full((num_rows, width), fill, dtype=np.int32) if fill else np.zeros((num_rows, width), np.int32)
+    wider = (
+        np.full((num_rows, width), fill, dtype=np.int32) if fill else np.zeros((num_rows, width), np.int32)
+    )
     wider[:, :have] = matrix
     return wider

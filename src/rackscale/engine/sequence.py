@@ -12,8 +12,8 @@ from rackscale.policy import ROOT, BlockHash, block_hashes
 class Sequence:
     """What does not change from step to step; what does is in the columns of `Rows`.
 
-    names: of full blocks of prompt + emitted, those of the prompt at least. emitted: the output up to the last time that the
-    sequence lost its row. num_cached None: it never had a row.
+    names: of full blocks of prompt + emitted, those of the prompt at least. emitted: the output up to the
+    last time that the sequence lost its row. num_cached None: it never had a row.
     """
 
     request: Request

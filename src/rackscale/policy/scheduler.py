@@ -26,10 +26,13 @@ def fill_step(gaps: IntColumn, budget: int) -> IntColumn:
 
     gaps: by importance, at least 0 each. A budget of at least the number of gaps of one closes them all.
     """
+    if int(gaps.sum()) <= budget:
+        return gaps
     ones = gaps == 1
     left = max(0, budget - int(np.count_nonzero(ones)))
     wanted = np.where(ones, 0, gaps)
     before = np.cumsum(wanted) - wanted
     chunks = np.clip(left - before, 0, wanted)
     closed = ones & (np.cumsum(ones) <= budget)
-    return np.where(ones, closed, chunks).astype(np.int32)
+    num_new: IntColumn = np.where(ones, closed, chunks).astype(np.int32)
+    return num_new

@@ -5,6 +5,7 @@ the engine's metrics beside the frontend's, errors in the OpenAI API's shape, an
 that the frontend would drop without a word (`Extras`). Everything else passes through as it is.
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from typing import Any
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector, web
 from msgspec import ValidationError, convert
 
-from rackscale.core import SpecError
+from rackscale.core import RackscaleError, SpecError
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
 from rackscale.serve.translate import Extras
@@ -26,6 +27,9 @@ REFUSED = {
 }
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host", "keep-alive"})
 BYTES_PER_MIB = 1 << 20
+ANSWER_LIMIT_S = 60.0
+ANSWER_POLL_S = 0.01
+END_LIMIT_S = 2.0
 
 
 class Gateway:
@@ -38,6 +42,10 @@ class Gateway:
         self._draining = False
         self._metrics: Metrics | None = None
         self._is_full: Callable[[], bool] = lambda: False
+        self._vocab_size = 0
+        self._num_active = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._session: ClientSession | None = None
         app = web.Application(client_max_size=options.max_body_mib * BYTES_PER_MIB)
         app.router.add_get("/health", self._health)
@@ -45,7 +53,9 @@ class Gateway:
         app.router.add_get("/live", self._live)
         app.router.add_get("/metrics", self._scrape)
         app.router.add_route("*", "/{path:.*}", self._pass)
-        self._runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+        self._runner = web.AppRunner(
+            app, handler_cancellation=True, access_log=None, shutdown_timeout=END_LIMIT_S
+        )
 
     async def start(self) -> None:
         """Listen. Raises SpecError where the address cannot be had."""
@@ -65,9 +75,38 @@ class Gateway:
                 hint="give another --port or --host",
             ) from None
 
-    def open(self, metrics: Metrics, is_full: Callable[[], bool]) -> None:
+    async def answers(self) -> None:
+        """Wait until a request gets through the frontend to the rank and back.
+
+        Raises RackscaleError where that takes longer than ANSWER_LIMIT_S.
+        """
+        assert self._session is not None, "start comes first"
+        probe = {"model": self._options.name, "prompt": [0], "max_tokens": 1}
+        try:
+            async with asyncio.timeout(ANSWER_LIMIT_S):
+                while not await self._answers_once(self._session, probe):
+                    await asyncio.sleep(ANSWER_POLL_S)
+        except TimeoutError:
+            raise RackscaleError(
+                f"the model did not answer within {ANSWER_LIMIT_S:g} s",
+                hint="set DYN_LOG=info to see what the frontend does",
+            ) from None
+
+    async def _answers_once(self, session: ClientSession, probe: dict[str, Any]) -> bool:
+        try:
+            async with session.post(f"{self._frontend}/v1/completions", json=probe) as answer:
+                return answer.status == web.HTTPOk.status_code
+        except ClientConnectionError:
+            return False
+
+    def open(self, metrics: Metrics, is_full: Callable[[], bool], vocab_size: int) -> None:
         """The model answers from here on."""
-        self._metrics, self._is_full, self._ready = metrics, is_full, True
+        self._metrics, self._is_full, self._vocab_size = metrics, is_full, vocab_size
+        self._ready = True
+
+    async def drained(self) -> None:
+        """Wait until every request has its whole answer."""
+        await self._idle.wait()
 
     def shut(self) -> None:
         """No new requests."""
@@ -108,10 +147,17 @@ class Gateway:
             if self._is_full():
                 return _error(503, "the queue is full; try again later", retry=True)
             try:
-                body = with_extras(body)
+                body = with_extras(body, self._vocab_size)
             except SpecError as error:
                 return _error(400, str(error))
-        return await self._forward(request, body)
+        self._num_active += 1
+        self._idle.clear()
+        try:
+            return await self._forward(request, body)
+        finally:
+            self._num_active -= 1
+            if not self._num_active:
+                self._idle.set()
 
     async def _forward(self, request: web.Request, body: bytes) -> web.StreamResponse:
         assert self._session is not None, "start comes first"
@@ -132,11 +178,11 @@ class Gateway:
             return _error(503, "the frontend is gone; try again", retry=True)
 
 
-def with_extras(body: bytes) -> bytes:
+def with_extras(body: bytes, vocab_size: int) -> bytes:
     """The same request, with the fields that the frontend drops put into an annotation.
 
     What is no JSON object is left to the frontend to refuse. Raises SpecError on a field that is not
-    supported or not of its type.
+    supported or not of its type, and on a prompt's token that is out of the vocabulary.
     """
     try:
         fields: Any = json.loads(body)
@@ -147,6 +193,7 @@ def with_extras(body: bytes) -> bytes:
     for name, hint in REFUSED.items():
         if fields.get(name):
             raise SpecError(name, hint=hint)
+    _check_tokens(fields.get("prompt"), vocab_size)
     moved = {
         name: fields.pop(name) for name in Extras.__struct_fields__ if fields.get(name) not in (None, {}, [])
     }
@@ -157,9 +204,20 @@ def with_extras(body: bytes) -> bytes:
     except ValidationError as error:
         raise SpecError(f"{', '.join(moved)}: {error}", hint="give it as the API describes it") from None
     extension = fields.setdefault("nvext", {})
-    if isinstance(extension, dict):
-        extension["annotations"] = [*(extension.get("annotations") or ()), extras.annotation()]
+    if isinstance(extension, dict) and isinstance(given := extension.get("annotations") or [], list):
+        extension["annotations"] = [*given, extras.annotation()]
     return json.dumps(fields).encode()
+
+
+def _check_tokens(prompt: Any, vocab_size: int) -> None:
+    """The frontend's own sentence for this is "Invalid request". What is no token is left to it."""
+    if not isinstance(prompt, list):
+        return
+    for item in prompt:
+        if isinstance(item, list):
+            _check_tokens(item, vocab_size)
+        elif isinstance(item, int) and not 0 <= item < vocab_size:
+            raise SpecError(f"token {item} of the prompt", hint=f"the vocabulary is 0 to {vocab_size - 1}")
 
 
 def _reshape(status: int, body: bytes) -> web.Response:

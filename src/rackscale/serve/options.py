@@ -30,7 +30,7 @@ class ServeOptions:
     tls_key: Path | None = None
     tool_call_parser: str | None = None
     reasoning_parser: str | None = None
-    stream_interval_s: float = 0.010
+    stream_interval_s: float = 0.020
     drain_s: float = 30.0
     max_body_mib: int = 8
 

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from rackscale.checkpoint import Metadata, open_metadata
 from rackscale.core import SpecError
@@ -26,6 +26,7 @@ from rackscale.specs import DeploymentSpec, one_rank
 
 BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
 EXIT_INTERRUPTED = 130
+TELL_LIMIT_S = 2.0
 
 _LOG = logging.getLogger("rackscale.serve")
 
@@ -53,16 +54,21 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         engine = build(deployment)
         metrics = Metrics(engine)
         driver = Driver(engine, link, metrics, log)
-        guides = _guides(metadata, stack)
-        worker = Worker(driver, metadata, guides, options.stream_interval_s)
+        worker = Worker(driver, metadata, _guides(metadata, stack), options.stream_interval_s)
         frontend = Frontend()
         stack.push_async_callback(frontend.close)
-        ready, _ = await asyncio.gather(
+        starting = asyncio.gather(
             link.ready(_rank_config(options, deployment)), frontend.start(port, worker.generate)
         )
+        if not await _done_before(stop, starting):
+            return 0
+        running = asyncio.ensure_future(driver.run())
+        stack.callback(running.cancel)
         await frontend.register(options, deployment)
-        await gateway.answers(metadata.spec.vocab_size)
-        gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting)
+        if not await _done_before(stop, asyncio.ensure_future(gateway.answers())):
+            return 0
+        gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting, metadata.spec.vocab_size)
+        ready, _ = starting.result()
         _LOG.info(
             "ready in %.1f s: %s on %s://%s:%d/v1 (%s kernels, %d threads, %d KV blocks)",
             time.monotonic() - started_s,
@@ -74,30 +80,28 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
             ready.num_threads,
             deployment.groups[0].num_blocks,
         )
-        return await _until_stopped(options, driver, gateway, stop)
-
-
-async def _until_stopped(options: ServeOptions, driver: Driver, gateway: Gateway, stop: asyncio.Event) -> int:
-    running = asyncio.ensure_future(driver.run())
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await _done_before(stop, running)
         gateway.shut()
         if not running.done():
             _LOG.info("draining: running requests have %g s to finish", options.drain_s)
-            draining = asyncio.ensure_future(gateway.drained())
+            drained = asyncio.ensure_future(gateway.drained())
             await asyncio.wait(
-                {running, draining}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED
+                {running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED
             )
-            draining.cancel()
+            drained.cancel()
         if running.done():
             driver.lose_all()
-            await asyncio.sleep(0)
+            await asyncio.wait_for(gateway.drained(), TELL_LIMIT_S)
             running.result()
-    finally:
-        running.cancel()
-        stopping.cancel()
-    return 0
+        return 0
+
+
+async def _done_before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:
+    """Whether the work was done before the stop; it is cancelled where not. Raises what it raises."""
+    stopping = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    return work.done()
 
 
 def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:

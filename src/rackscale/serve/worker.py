@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
 from rackscale.checkpoint import Metadata
-from rackscale.core import RackscaleError, RefuseReason, Request
+from rackscale.core import Finish, RackscaleError, RefuseReason, Request
 from rackscale.runtime.answer import TokenLogprobs
 from rackscale.runtime.sampling import GuideChecker
 from rackscale.serve.driver import Driver
@@ -87,7 +87,17 @@ def _chunk(part: Part) -> dict[str, Any]:
         chunk["top_logprobs"] = [_top(entry) for entry in part.logprobs]
     if part.finish is not None:
         chunk["finish_reason"] = part.finish.reason.value
+        chunk["completion_usage"] = _usage(part.finish)
     return chunk
+
+
+def _usage(finish: Finish) -> dict[str, Any]:
+    return {
+        "prompt_tokens": finish.num_prompt,
+        "completion_tokens": finish.num_output,
+        "total_tokens": finish.num_prompt + finish.num_output,
+        "prompt_tokens_details": {"cached_tokens": finish.num_cached},
+    }
 
 
 def _top(entry: TokenLogprobs) -> list[dict[str, Any]]:

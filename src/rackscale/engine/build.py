@@ -1,0 +1,52 @@
+"""From a deployment to an engine, if it can live."""
+
+from rackscale.core import SpecError
+from rackscale.engine.engine import Engine
+from rackscale.specs import DeploymentSpec, GroupSpec, Role
+
+
+def build(deployment: DeploymentSpec) -> Engine:
+    """An engine for a deployment.
+
+    Raises SpecError where a size is below 1, where a group is not for prefill and decode alike, or
+    where a rank could get stuck: a step must hold a token of every row, and a cache one sequence of
+    full length.
+    """
+    _check_sizes(
+        "the deployment",
+        {
+            "groups": len(deployment.groups),
+            "block_size": deployment.block_size,
+            "max_model_len": deployment.max_model_len,
+            "max_waiting": deployment.max_waiting,
+            "max_in_flight": deployment.max_in_flight,
+        },
+    )
+    blocks_per_sequence = -(-deployment.max_model_len // deployment.block_size)
+    for number, group in enumerate(deployment.groups):
+        _check_group(f"group {number}", group, blocks_per_sequence)
+    return Engine(deployment)
+
+
+def _check_group(name: str, group: GroupSpec, blocks_per_sequence: int) -> None:
+    _check_sizes(name, {"num_ranks": group.num_ranks, "max_running": group.max_running})
+    if group.role is not Role.MIXED:
+        raise SpecError(
+            f"{name} is for {group.role} alone", hint="make it mixed: KV is not moved between groups"
+        )
+    if group.max_batched_tokens < group.max_running:
+        raise SpecError(
+            f"{name} steps over {group.max_batched_tokens} tokens but runs {group.max_running} sequences",
+            hint="lower --max-running or raise --max-batched-tokens",
+        )
+    if group.num_blocks < blocks_per_sequence:
+        raise SpecError(
+            f"{name} has {group.num_blocks} blocks, and one sequence may need {blocks_per_sequence}",
+            hint="raise --kv-gib or lower --max-model-len",
+        )
+
+
+def _check_sizes(name: str, sizes: dict[str, int]) -> None:
+    for size, value in sizes.items():
+        if value < 1:
+            raise SpecError(f"{name} has {size} {value}", hint="give at least 1")
