@@ -84,9 +84,14 @@ def read_texts(data: Path, tokenizer: Tokenizer) -> Texts:
     )
 
 
+def length_at(share: float) -> int:
+    """How long sequences are at this point. Positions beyond it mean nothing to the model yet."""
+    return next(phase.length for phase in PHASES if share <= phase.until)
+
+
 def draw_batch(texts: Texts, share: float, generator: torch.Generator) -> Tensor:
     """Windows [B, S + 1] at random places; of other prose too while the training is young."""
-    length = next(phase.length for phase in PHASES if share <= phase.until)
+    length = length_at(share)
     rows = TOKENS_PER_STEP // length
     foreign = OTHER_SHARE * max(0.0, 1 - share / OTHER_UNTIL)
     num_other = int(rows * foreign + torch.rand((), generator=generator).item())
@@ -152,10 +157,10 @@ def bits_per_byte(model: Model, ids: Tensor, num_bytes: float, window: int) -> f
     return nats / math.log(2) / num_bytes
 
 
-def probe(model: Model, texts: Texts) -> str:
+def probe(model: Model, texts: Texts, window: int) -> str:
     """How it goes: bits per byte of a part of the held-out text, and the balance of the last batch."""
     held_bytes = texts.held_bytes * PROBE_TOKENS / len(texts.held)
-    bits = bits_per_byte(model, texts.held[:PROBE_TOKENS], held_bytes, 512)
+    bits = bits_per_byte(model, texts.held[:PROBE_TOKENS], held_bytes, window)
     skew = max(float(moe.load_E.max() / moe.load_E.mean()) for moe in model.moe_layers())
     return f"held-out {bits:.4f} bits/byte, load max/mean {skew:.2f}"
 
@@ -203,7 +208,9 @@ def main() -> None:
     for step, (share, nats) in enumerate(train(model, texts, schedule, options.seed)):
         if share >= next_report:
             next_report += (last - first) / REPORTS
-            print(f"{share:.2f} step {step} loss {nats:.3f} {probe(model, texts)}", flush=True)
+            print(
+                f"{share:.2f} step {step} loss {nats:.3f} {probe(model, texts, length_at(share))}", flush=True
+            )
             export(model, tokenizer, options.out)
     export(model, tokenizer, options.out)
     bits = bits_per_byte(model, texts.held, texts.held_bytes, model.s.max_position_embeddings)

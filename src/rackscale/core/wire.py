@@ -24,11 +24,15 @@ def _to_bytes(value: Any) -> Any:
 
 
 def _from_wire(_kind: type, value: Any) -> Any:
+    """A column. msgspec makes a ValidationError of what this raises."""
     if isinstance(value, bytes):
         return np.frombuffer(value, dtype="<i4")
-    if isinstance(value, list):
+    if not isinstance(value, list) or not all(type(entry) is int for entry in value):
+        raise TypeError("a column is a list of integers")
+    try:
         return np.array(value, dtype=np.int32)
-    raise TypeError(f"a column cannot be read from {type(value).__name__}")
+    except OverflowError:
+        raise ValueError("a column's integers have 32 bits") from None
 
 
 _JSON = msgspec.json.Encoder(enc_hook=_to_list)

@@ -149,11 +149,11 @@ class Engine:
         tokens, samples, first = [column()], [column()], 0
         ranks = self._groups[event.group].ranks
         for rank, result, (rows, epochs) in zip(ranks, event.ranks, flight.samples, strict=True):
-            counts, ids, ended = rank.record(rows, epochs, result.tokens)
-            requests += ids
-            ends += ended
-            tokens.append(result.tokens[counts])
-            samples.append(counts + np.int32(first))
+            recorded = rank.record(rows, epochs, result.tokens)
+            requests += recorded.requests
+            ends += recorded.ends
+            tokens.append(recorded.tokens)
+            samples.append(recorded.counts + np.int32(first))
             first += len(rows)
         emit = Emit(
             requests=tuple(requests),

@@ -1,6 +1,7 @@
 """One rank as the control plane sees it: rows, blocks, and who waits for them."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
@@ -19,6 +20,17 @@ from rackscale.engine.sequence import Sequence
 from rackscale.engine.table_changes import TableChanges
 from rackscale.policy import Candidate, KvBlocks, Siblings, Waiting, fill_step
 from rackscale.specs import GroupSpec
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What sampled tokens mean. counts: indices of those whose row still has the sequence they are for;
+    tokens and requests: these tokens, and whose they are. ends: who ends with them."""
+
+    counts: IntColumn
+    tokens: IntColumn
+    requests: list[RequestId]
+    ends: list[tuple[RequestId, FinishReason]]
 
 
 class RankState:
@@ -182,21 +194,18 @@ class RankState:
         rows = plan.rows[plan.samples == 1]
         return rows, self.rows.epoch[rows]
 
-    def record(
-        self, rows: IntColumn, epochs: IntColumn, tokens: IntColumn
-    ) -> tuple[IntColumn, list[RequestId], list[tuple[RequestId, FinishReason]]]:
-        """Tokens came for rows as they were at `epochs`. Gives which of them count, whose they are,
-        and who ends with them."""
-        counts = np.flatnonzero(self.rows.epoch[rows] == epochs)
-        rows, tokens = rows[counts], tokens[counts]
+    def record(self, rows: IntColumn, epochs: IntColumn, tokens: IntColumn) -> Recorded:
+        """Tokens came for rows as they were at `epochs`."""
+        counts = np.flatnonzero(self.rows.epoch[rows] == epochs).astype(np.int32)
+        if len(counts) < len(rows):
+            rows, tokens = rows[counts], tokens[counts]
         ids: list[RequestId] = self.rows.ids[rows].tolist()
-        stopped = self.rows.record(rows, tokens)
-        ended = stopped | (self.rows.num_known[rows] == self.rows.limit[rows])
+        stopped, full = self.rows.record(rows, tokens)
         ends = [
             (ids[at], FinishReason.STOP if stopped[at] else FinishReason.LENGTH)
-            for at in np.flatnonzero(ended).tolist()
+            for at in np.flatnonzero(stopped | full).tolist()
         ]
-        return counts.astype(np.int32), ids, ends
+        return Recorded(counts=counts, tokens=tokens, requests=ids, ends=ends)
 
     def withdraw(self, request: RequestId) -> Sequence:
         """The request leaves this rank, wherever it stands here; its blocks are given up."""

@@ -5,11 +5,15 @@ flight will sample. Its KV is computed, by steps done or in flight, up to `num_c
 has had the row, so that a sample for a former owner is told apart.
 """
 
+from typing import TypeAlias
+
 import numpy as np
 import numpy.typing as npt
 
 from rackscale.core import IntColumn
 from rackscale.engine.sequence import Sequence
+
+BoolColumn: TypeAlias = npt.NDArray[np.bool_]
 
 NO_TOKEN = -1
 FIRST_WIDTH = 256
@@ -107,24 +111,25 @@ class Rows:
         self.num_blocks[rows] += counts
         return owners, indices
 
-    def advance(self, rows: IntColumn, num_new: IntColumn) -> npt.NDArray[np.bool_]:
+    def advance(self, rows: IntColumn, num_new: IntColumn) -> BoolColumn:
         """The rows' next tokens are in a step. Gives which of them thereby sample one: their new
         token is a placeholder from here on."""
         self.num_computed[rows] += num_new
-        samples: npt.NDArray[np.bool_] = self.num_computed[rows] == self.num_tokens[rows]
+        samples: BoolColumn = self.num_computed[rows] == self.num_tokens[rows]
         self.num_tokens[rows[samples]] += 1
         return samples
 
-    def record(self, rows: IntColumn, tokens: IntColumn) -> npt.NDArray[np.bool_]:
-        """Placeholders become known. Gives which rows drew one of their stop tokens."""
+    def record(self, rows: IntColumn, tokens: IntColumn) -> tuple[BoolColumn, BoolColumn]:
+        """Placeholders become known. Gives which rows drew one of their stop tokens, and which are at
+        their limit."""
         at = self.num_known[rows]
-        if len(at):
-            self._widen(int(at.max()) + 1)
+        self._widen(int(at.max(initial=0)) + 1)
         self.tokens[rows, at] = tokens
-        self.num_known[rows] += 1
-        stopped: npt.NDArray[np.bool_] = (self.stops[rows] == tokens[:, None]).any(axis=1)
-        stopped &= self.num_known[rows] > self.min_known[rows]
-        return stopped
+        known = at + np.int32(1)
+        self.num_known[rows] = known
+        stopped: BoolColumn = (self.stops[rows] == tokens[:, None]).any(axis=1)
+        stopped &= known > self.min_known[rows]
+        return stopped, known == self.limit[rows]
 
     def known(self, row: int) -> IntColumn:
         """The row's known tokens."""

@@ -1,23 +1,27 @@
-"""Who writes to stderr: this package's log, one line an event, and nobody else.
+"""What reaches stderr while a server runs: the log, one line an event, and nothing else.
 
-Dynamo's native side logs a line or two for each request to file descriptor 2, whatever DYN_LOG says, and
-prints a Python traceback for every refusal that a worker raises, although the client gets it as its answer.
+Dynamo's native side writes a line or two for each request to file descriptor 2, whatever DYN_LOG says, and
+prints a traceback to `sys.stderr` for every refusal that a worker raises, although its client gets that as
+the answer. Python's own last words (an exception that nobody caught) become records of the log.
 """
 
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
+from typing import TextIO
 
 STDERR = 2
-ANSWERS = frozenset({"InvalidArgument", "HttpError"})
+
+_LOG = logging.getLogger("rackscale.serve")
 
 
 @contextmanager
-def own_stderr() -> Iterator[int | None]:
-    """Inside, `sys.stderr` and the log keep the real stderr, and native code writes to /dev/null.
+def only_the_log() -> Iterator[int | None]:
+    """Inside, handlers of the root logger keep the real stderr; `sys.stderr` and descriptor 2 are /dev/null.
 
     Gives the descriptor of the real stderr, for a child. Where the user has set DYN_LOG, who wants to see
     Dynamo's lines, everything stays as it is, and None is given.
@@ -25,31 +29,39 @@ def own_stderr() -> Iterator[int | None]:
     if "DYN_LOG" in os.environ:
         yield None
         return
-    before, hook, real = sys.stderr, sys.excepthook, os.dup(STDERR)
+    before = sys.stderr
     before.flush()
-    with os.fdopen(os.dup(STDERR), "w", buffering=1, errors="backslashreplace") as ours:
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, STDERR)
-        os.close(null)
+    with ExitStack() as stack:
+        real = os.dup(STDERR)
+        stack.callback(os.close, real)
+        ours = stack.enter_context(os.fdopen(os.dup(STDERR), "w", buffering=1, errors="backslashreplace"))
+        null = stack.enter_context(open(os.devnull, "w"))  # noqa: PTH123 (nothing is encoded)
+        os.dup2(null.fileno(), STDERR)
+        stack.callback(os.dup2, real, STDERR)
         _move_log(before, ours)
-        sys.stderr, sys.excepthook = ours, _print_unless_answer
-        try:
-            yield real
-        finally:
-            sys.stderr, sys.excepthook = before, hook
-            _move_log(ours, before)
-            os.dup2(real, STDERR)
-            os.close(real)
+        stack.callback(_move_log, ours, before)
+        _take_over(null)
+        stack.callback(_give_back, before)
+        yield real
 
 
-def _move_log(source: object, target: object) -> None:
+def _move_log(source: TextIO, target: TextIO) -> None:
     for handler in logging.getLogger().handlers:
         if isinstance(handler, logging.StreamHandler) and handler.stream is source:
             handler.setStream(target)
 
 
-def _print_unless_answer(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    if not (kind.__name__ in ANSWERS and kind.__module__.startswith("dynamo")):
-        sys.__excepthook__(kind, error, trace)
+def _take_over(null: TextIO) -> None:
+    sys.stderr, sys.excepthook, threading.excepthook = null, _log_uncaught, _log_uncaught_in_thread
+
+
+def _give_back(before: TextIO) -> None:
+    sys.stderr, sys.excepthook, threading.excepthook = before, sys.__excepthook__, threading.__excepthook__
+
+
+def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _LOG.critical("nobody caught %s", kind.__name__, exc_info=(kind, error, trace))
+
+
+def _log_uncaught_in_thread(hook: threading.ExceptHookArgs) -> None:
+    _LOG.critical("nobody caught %s in a thread", hook.exc_type.__name__, exc_info=hook.exc_value)

@@ -72,8 +72,12 @@ class Driver:
         if self._log is not None:
             self._log.write(entry_line(now, event, commands))
             self._log.flush()
-        for command in commands:
-            self._carry_out(command, now, logprobs)
+        try:
+            for command in commands:
+                self._carry_out(command, now, logprobs)
+        except BaseException:
+            self._link.kill()  # the engine believes in what was not done: no later step can be right
+            raise
 
     def _carry_out(self, command: Command, now: Seconds, logprobs: Sequence[TokenLogprobs]) -> None:
         match command:

@@ -19,12 +19,46 @@ from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
 from rackscale.serve.translate import Extras
 
+RESPONSES = "/v1/responses"
 COMPLETIONS = ("/v1/completions", "/v1/chat/completions")
 RETRY_AFTER_S = 1
 REFUSED = {
     "echo": "it is not supported; put the prompt in front yourself",
     "suffix": "it is not supported; leave it out",
 }
+RESPONSE_FIELDS = frozenset(
+    {
+        "background",
+        "conversation",
+        "include",
+        "input",
+        "instructions",
+        "max_output_tokens",
+        "max_tool_calls",
+        "metadata",
+        "model",
+        "nvext",
+        "parallel_tool_calls",
+        "previous_response_id",
+        "prompt",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "reasoning",
+        "safety_identifier",
+        "service_tier",
+        "store",
+        "stream",
+        "stream_options",
+        "temperature",
+        "text",
+        "tool_choice",
+        "tools",
+        "top_logprobs",
+        "top_p",
+        "truncation",
+        "user",
+    }
+)
 HOP_HEADERS = frozenset({"connection", "transfer-encoding", "content-length", "host", "keep-alive"})
 BYTES_PER_MIB = 1 << 20
 ANSWER_LIMIT_S = 60.0
@@ -84,7 +118,7 @@ class Gateway:
         probe = {"model": self._options.name, "prompt": [0], "max_tokens": 1}
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
-                while not await self._answers_once(self._session, probe):
+                while not await self._answers_once(self._session, probe):  # noqa: ASYNC110 (the frontend tells nobody)
                     await asyncio.sleep(ANSWER_POLL_S)
         except TimeoutError:
             raise RackscaleError(
@@ -143,11 +177,11 @@ class Gateway:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
             return _error(413, f"the body is larger than {self._options.max_body_mib} MiB; shorten it")
-        if request.method == "POST" and request.path in COMPLETIONS:
+        if request.method == "POST" and request.path in (*COMPLETIONS, RESPONSES):
             if self._is_full():
                 return _error(503, "the queue is full; try again later", retry=True)
             try:
-                body = with_extras(body, self._vocab_size)
+                body = self._checked(request.path, body)
             except SpecError as error:
                 return _error(400, str(error))
         self._num_active += 1
@@ -158,6 +192,12 @@ class Gateway:
             self._num_active -= 1
             if not self._num_active:
                 self._idle.set()
+
+    def _checked(self, path: str, body: bytes) -> bytes:
+        if path == RESPONSES:
+            check_response_fields(body)
+            return body
+        return with_extras(body, self._vocab_size)
 
     async def _forward(self, request: web.Request, body: bytes) -> web.StreamResponse:
         assert self._session is not None, "start comes first"
@@ -184,16 +224,16 @@ def with_extras(body: bytes, vocab_size: int) -> bytes:
     What is no JSON object is left to the frontend to refuse. Raises SpecError on a field that is not
     supported or not of its type, and on a prompt's token that is out of the vocabulary.
     """
-    try:
-        fields: Any = json.loads(body)
-    except (ValueError, RecursionError):
-        return body
-    if not isinstance(fields, dict):
+    fields = _fields(body)
+    if fields is None:
         return body
     for name, hint in REFUSED.items():
         if fields.get(name):
             raise SpecError(name, hint=hint)
+    if fields.get("guided_choice") == []:
+        raise SpecError("guided_choice is empty", hint="give at least one choice")
     _check_tokens(fields.get("prompt"), vocab_size)
+    _check_parts(fields.get("messages"))
     moved = {
         name: fields.pop(name) for name in Extras.__struct_fields__ if fields.get(name) not in (None, {}, [])
     }
@@ -207,6 +247,31 @@ def with_extras(body: bytes, vocab_size: int) -> bytes:
     if isinstance(extension, dict) and isinstance(given := extension.get("annotations") or [], list):
         extension["annotations"] = [*given, extras.annotation()]
     return json.dumps(fields).encode()
+
+
+def check_response_fields(body: bytes) -> None:
+    """The frontend ignores what the API of responses does not have. Raises SpecError on such a field."""
+    unknown = sorted((_fields(body) or {}).keys() - RESPONSE_FIELDS)
+    if unknown:
+        raise SpecError(f"{RESPONSES} does not have {', '.join(unknown)}", hint=f"use {COMPLETIONS[1]}")
+
+
+def _fields(body: bytes) -> dict[str, Any] | None:
+    """A body's fields; None where it is no JSON object."""
+    try:
+        fields: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return fields if isinstance(fields, dict) else None
+
+
+def _check_parts(messages: Any) -> None:
+    """The frontend drops what is not text. What is no list of messages is left to it."""
+    for message in messages if isinstance(messages, list) else ():
+        parts = message.get("content") if isinstance(message, dict) else None
+        for part in parts if isinstance(parts, list) else ():
+            if isinstance(part, dict) and part.get("type") not in {None, "text", "refusal"}:
+                raise SpecError(f"content of type {part['type']} is not supported", hint="give text")
 
 
 def _check_tokens(prompt: Any, vocab_size: int) -> None:

@@ -91,6 +91,10 @@ class RankLink:
             ) from None
         return unframe(body)
 
+    def kill(self) -> None:
+        """End the rank at once. `answer` raises RankLostError from then on."""
+        self._process.kill()
+
     def close(self) -> None:
         """End the rank: it goes when its socket closes, and is killed where it does not."""
         if self._writer is not None:

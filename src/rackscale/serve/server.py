@@ -14,7 +14,7 @@ from rackscale.core import SpecError
 from rackscale.engine import build
 from rackscale.runtime.messages import RankConfig
 from rackscale.runtime.sampling import GuideChecker
-from rackscale.serve.console import own_stderr
+from rackscale.serve.console import only_the_log
 from rackscale.serve.driver import Driver
 from rackscale.serve.frontend import Frontend, check_parsers, configure
 from rackscale.serve.gateway import Gateway
@@ -179,5 +179,5 @@ def serve(options: ServeOptions) -> int:
     """Run a server in this process until it is told to stop. Gives the exit code."""
     import uvloop  # noqa: PLC0415 (only a server needs it)
 
-    with own_stderr() as stderr:
+    with only_the_log() as stderr:
         return uvloop.run(run(options, stderr))

@@ -63,7 +63,8 @@ class Stream:
 
         Raises Refused where the engine refused, Lost where the rank died.
         """
-        while True:
+        num_ended = 0  # of those that the reader has: a choice may end while the reader holds a part
+        while num_ended < len(self._parts):
             await self._woken.wait()
             wait_s = self._last_s + self._interval_s - self._clock()
             if wait_s > 0 and self._open:
@@ -75,9 +76,8 @@ class Stream:
                 raise Lost
             self._last_s = self._clock()
             for part in self._take():
+                num_ended += part.finish is not None
                 yield part
-            if not self._open:
-                return
 
     def _take(self) -> list[Part]:
         full = [part for part in self._parts if part.tokens or part.finish is not None]

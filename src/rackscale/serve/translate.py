@@ -8,9 +8,9 @@ import json
 import secrets
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import DecodeError, Struct, ValidationError
+from msgspec import DecodeError, Meta, Struct, ValidationError
 from msgspec import json as msgspec_json
 
 from rackscale.checkpoint import GenerationDefaults
@@ -19,6 +19,7 @@ from rackscale.runtime.sampling import validate_sampling
 
 ANNOTATION = "rackscale:"
 MAX_CHOICES = 128
+MAX_PRIORITY = 1_000_000
 UNSUPPORTED = {
     "use_beam_search": "beam search is not done; leave it out",
     "length_penalty": "it belongs to beam search, which is not done; leave it out",
@@ -30,7 +31,7 @@ class Extras(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     logit_bias: dict[TokenId, float] = {}
     stop_token_ids: tuple[TokenId, ...] = ()
-    priority: int = 0
+    priority: Annotated[int, Meta(ge=-MAX_PRIORITY, le=MAX_PRIORITY)] = 0
 
     def annotation(self) -> str:
         """The text that travels with the request."""
@@ -47,9 +48,7 @@ def translate(
 ) -> tuple[Request, ...]:
     """One `Request` for each choice. Raises SpecError with a sentence that says what to change."""
     prompt = tuple(body["token_ids"])
-    for token in prompt:
-        if not 0 <= token < vocab_size:
-            raise SpecError(f"token {token} of the prompt", hint=f"the vocabulary is 0 to {vocab_size - 1}")
+    _check_tokens("the prompt", prompt, vocab_size)
     stops = body.get("stop_conditions") or {}
     options = body.get("sampling_options") or {}
     output = body.get("output_options") or {}
@@ -60,6 +59,7 @@ def translate(
     max_tokens, min_tokens = _lengths(stops, len(prompt), max_model_len)
     ends = () if stops.get("ignore_eos") else defaults.eos_token_ids
     given = (*(stops.get("stop_token_ids") or ()), *extras.stop_token_ids)
+    _check_tokens("stop_token_ids", given, vocab_size)
     num_choices = options.get("n") or 1
     if not 1 <= num_choices <= MAX_CHOICES:
         raise SpecError(f"n is {num_choices}", hint=f"give 1 to {MAX_CHOICES}")
@@ -77,6 +77,12 @@ def translate(
         )
         for index in range(num_choices)
     )
+
+
+def _check_tokens(where: str, tokens: Sequence[TokenId], vocab_size: int) -> None:
+    for token in tokens:
+        if not 0 <= token < vocab_size:
+            raise SpecError(f"token {token} of {where}", hint=f"the vocabulary is 0 to {vocab_size - 1}")
 
 
 def _refuse_unsupported(options: Mapping[str, Any], output: Mapping[str, Any]) -> None:

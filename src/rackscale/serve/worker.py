@@ -1,6 +1,7 @@
 """The worker that Dynamo calls: a request as a dict comes in, a stream of dicts goes out."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Protocol
 
@@ -11,6 +12,8 @@ from rackscale.runtime.sampling import GuideChecker
 from rackscale.serve.driver import Driver
 from rackscale.serve.stream import Lost, Part, Refused, Stream
 from rackscale.serve.translate import translate
+
+_LOG = logging.getLogger("rackscale.serve")
 
 
 class Context(Protocol):
@@ -58,6 +61,9 @@ class Worker:
             raise HttpError(503, sentence) from None
         except Lost:
             raise HttpError(503, "the rank died; try again") from None
+        except Exception:
+            _LOG.exception("request %s failed", context.id())
+            raise
         finally:
             gone.cancel()
             self._driver.cancel(requests)
