@@ -159,5 +159,5 @@ class ThreeGroupsOfTwo(EngineMachine):
 )
 def test_histories(machine):
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=40, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
     )

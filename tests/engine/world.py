@@ -67,9 +67,7 @@ class World:
 
     def _fresh_ranks(self, spec):
         size = self.deployment.block_size
-        return [
-            FakeRank(spec.num_blocks, size, spec.max_running, self.draw) for _ in range(spec.num_ranks)
-        ]
+        return [FakeRank(spec.num_blocks, size, spec.max_running, self.draw) for _ in range(spec.num_ranks)]
 
     def feed(self, event):
         now = Seconds(self.now)

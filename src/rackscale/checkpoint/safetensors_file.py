@@ -80,7 +80,9 @@ def _entry(path: Path, name: str, value: object, first: int, size: int) -> Tenso
 def _is_sane(dtype: Any, shape: Any, offsets: Any) -> bool:
     """Whether the three are of their types, and the bytes are as many as the shape says."""
     for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(n) is int and n >= 0 for n in numbers):
+        if not isinstance(numbers, list) or len(numbers) > MAX_DIMS:
+            return False
+        if not all(type(n) is int and n >= 0 for n in numbers):
             return False
     if not isinstance(dtype, str) or dtype not in BITS_OF_DTYPE or len(offsets) != len(("start", "end")):
         return False

@@ -6,7 +6,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from msgspec import DecodeError, Struct
 
@@ -101,6 +101,8 @@ class _Reader:
                     self._count(command)
                 case Refuse():
                     pass  # only what arrives is refused, and then at once
+                case _:
+                    assert_never(command)
 
     def _arrive(self, entry: _Entry, request: Request) -> None:
         """A request whose id is in use is refused, and is not the one that has the id."""

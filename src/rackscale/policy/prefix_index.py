@@ -36,9 +36,6 @@ class PrefixIndex:
         self._block_of: dict[BlockHash, BlockId] = {}
         self._name_of: dict[BlockId, BlockHash] = {}
 
-    def __len__(self) -> int:
-        return len(self._block_of)
-
     def __contains__(self, block: BlockId) -> bool:
         return block in self._name_of
 

@@ -7,6 +7,7 @@ from it, and cost formulas count from it.
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import assert_never
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -190,3 +191,5 @@ class ModelSpec:
                 return self.num_layers * (rank + rope)
             case GqaSpec(num_kv_heads=heads, head_dim=dim):
                 return self.num_layers * 2 * heads * dim
+            case _:
+                assert_never(self.attention)

@@ -105,4 +105,3 @@ class Mla:
     def _halved_key(self, rows: Tensor) -> Tensor:
         latent, rope = rows.split((self.spec.kv_lora_rank, self.spec.rope_head_dim), 0)
         return torch.cat((latent, halves(rope)), 0)
-

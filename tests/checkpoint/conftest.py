@@ -1,0 +1,43 @@
+"""Folders to open: copies of the golden models, with a tokenizer beside them."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+SPECIALS = ("<s>", "</s>", "<unk>")
+MERGES = (("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"))
+
+MakeFolder = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tokenizer.json of bytes, a few merges and three special tokens."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*SPECIALS, *letters, *(left + right for left, right in MERGES)]
+    tokenizer = Tokenizer(models.BPE(vocab={word: i for i, word in enumerate(words)}, merges=list(MERGES)))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.add_special_tokens(list(SPECIALS))
+    path = tmp_path_factory.mktemp("tokenizer") / "tokenizer.json"
+    tokenizer.save(str(path))
+    return path
+
+
+@pytest.fixture
+def make_folder(tmp_path: Path, golden_logits: Path, tiny_tokenizer: Path) -> MakeFolder:
+    """Copies a golden model, which the test may then break."""
+
+    def make(model: str = "deepseek_v3", *, config: str = "config.json") -> Path:
+        source, folder = golden_logits / model, tmp_path / model
+        folder.mkdir()
+        for name in ("model.safetensors", "generation_config.json"):
+            shutil.copy(source / name, folder / name)
+        shutil.copy(source / config, folder / "config.json")
+        shutil.copy(tiny_tokenizer, folder / "tokenizer.json")
+        return folder
+
+    return make
