@@ -1,16 +1,14 @@
 """Folders to open: copies of the golden models, with a tokenizer beside them."""
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from folders import MakeFolder
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 SPECIALS = ("<s>", "</s>", "<unk>")
 MERGES = (("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o"))
-
-MakeFolder = Callable[..., Path]
 
 
 @pytest.fixture(scope="session")
@@ -31,12 +29,11 @@ def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def make_folder(tmp_path: Path, golden_logits: Path, tiny_tokenizer: Path) -> MakeFolder:
     """Copies a golden model, which the test may then break."""
 
-    def make(model: str = "deepseek_v3", *, config: str = "config.json") -> Path:
-        source, folder = golden_logits / model, tmp_path / model
+    def make(model: str = "deepseek_v3") -> Path:
+        folder = tmp_path / model
         folder.mkdir()
-        for name in ("model.safetensors", "generation_config.json"):
-            shutil.copy(source / name, folder / name)
-        shutil.copy(source / config, folder / "config.json")
+        for name in ("config.json", "model.safetensors", "generation_config.json"):
+            shutil.copy(golden_logits / model / name, folder / name)
         shutil.copy(tiny_tokenizer, folder / "tokenizer.json")
         return folder
 

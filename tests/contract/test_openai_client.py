@@ -214,9 +214,9 @@ def test_the_same_seed_gives_the_same_text_alone_and_among_others(server, client
     assert complete(client, **{**fields, "seed": 78}).choices[0].text != alone
 
     async def among() -> list[str]:
-        async with async_client(server) as client:
+        async with async_client(server) as many:
             seeds = [77 if index % 4 == 0 else index for index in range(16)]
-            answers = await asyncio.gather(*(complete(client, **{**fields, "seed": seed}) for seed in seeds))
+            answers = await asyncio.gather(*(complete(many, **{**fields, "seed": seed}) for seed in seeds))
             return [a.choices[0].text for a, seed in zip(answers, seeds, strict=True) if seed == 77]
 
     assert asyncio.run(among()) == [alone] * 4

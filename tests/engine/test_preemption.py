@@ -49,6 +49,7 @@ def test_who_gave_way_comes_back_with_its_tokens_and_most_of_its_cache():
     assert seat.request.id == "b"
     assert list(seat.emitted) == world.expected_output("b")[: len(seat.emitted)] != []
     assert num_computed > 0
+    assert world.ended["b"].num_cached == 0  # its prompt was new when it first came
     assert world.output["a"] == world.expected_output("a")
     assert world.output["b"] == world.expected_output("b")
 

@@ -1,4 +1,5 @@
 import pytest
+from world import World, small
 
 from rackscale.core import (
     Arrive,
@@ -22,7 +23,7 @@ from rackscale.core import (
     column,
     encode_json,
 )
-from rackscale.measure import Outcome, read_log
+from rackscale.measure import Outcome, measure, read_log
 from rackscale.specs import DeploymentSpec, GroupSpec
 
 DEPLOYMENT = DeploymentSpec(
@@ -139,3 +140,20 @@ def test_a_last_line_that_was_not_written_to_its_end_is_left_out():
 def test_what_is_no_log(lines, what):
     with pytest.raises(SpecError, match=what):
         read_log(lines)
+
+
+def test_an_engines_own_log():
+    world = World(small(max_running=2))
+    for number in range(5):
+        world.now = float(number)
+        world.arrive(f"r{number}", prompt=range(9), max_tokens=6)
+        world.step()
+    world.cancel("r4")
+    world.run()
+    log = read_log(world.log)
+    assert log.deployment == world.deployment
+    assert {record.id: record.num_output for record in log.requests} == {
+        name: len(output) for name, output in world.output.items()
+    }
+    counts = measure(log.requests).counts
+    assert (counts.arrived, counts.finished, counts.cancelled) == (5, 4, 1)

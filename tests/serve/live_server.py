@@ -56,6 +56,7 @@ class LiveServer:
     def __init__(self, model: Path, folder: Path, *options: str, port: int | None = None) -> None:
         self.port = port or free_port()
         self.log_path = folder / f"stderr-{self.port}.txt"
+        self.healths: list[Answer] = []
         self.secure: ssl.SSLContext | None = None
         words = [sys.executable, "-m", "rackscale.cli", "serve", str(model)]
         words += ["--port", str(self.port), "--served-name", NAME, *options]
@@ -85,8 +86,16 @@ class LiveServer:
             return None
 
     def ready(self) -> "LiveServer":
-        wait_until(lambda: self.status() == 200, "readiness")
+        """Wait until it says so; `healths` are what it said on the way, and `first` is its first answer."""
+        wait_until(lambda: self.status("/live") == 200, "the first answer")
+        wait_until(lambda: self.healths.append(self.get("/health")) or self.is_ready, "readiness")
+        self.first = self.complete()
         return self
+
+    @property
+    def is_ready(self) -> bool:
+        assert self.process.poll() is None, self.log
+        return self.healths[-1].status == 200
 
     def connect(self) -> http.client.HTTPConnection:
         if self.secure is not None:

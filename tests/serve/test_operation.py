@@ -1,5 +1,6 @@
 """What an operator sees of a running server: readiness, metrics, listeners, a full queue, TLS, the log."""
 
+import json
 import socket
 import ssl
 import subprocess
@@ -13,18 +14,12 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000", "0000000000000000FFF
 LISTENING = "0A"
 
 
-def test_it_lives_before_it_is_ready(bundled_model, tmp_path):
-    server = LiveServer(bundled_model, tmp_path)
-    try:
-        wait_until(lambda: server.status("/live") == 200, "the first answer")
-        seen = []
-        wait_until(lambda: seen.append(answer := server.get("/health")) or answer.status == 200, "readiness")
-        assert seen[0].status == 503
-        assert seen[0].json == {"status": "loading"}
-        assert seen[-1].json == {"status": "ready", "model": NAME}
-        assert server.complete().status == 200  # at once: ready means that the model answers
-    finally:
-        server.end()
+def test_it_lives_before_it_is_ready_and_answers_when_it_is(server):
+    loading, *_, ready = server.healths
+    assert loading.status == 503
+    assert loading.json == {"status": "loading"}
+    assert ready.json == {"status": "ready", "model": NAME}
+    assert server.first.status == 200
 
 
 def test_ready_under_its_other_name(server):
@@ -83,73 +78,68 @@ def test_blocks_of_a_client_that_is_gone_are_free_at_once(server):
 
 def test_a_client_that_goes_without_reading_anything(server):
     body = f'{{"model": "{NAME}", "prompt": "It is", "max_tokens": 1000, "ignore_eos": true}}'.encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = "POST /v1/completions HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+    length = f"Content-Length: {len(body)}\r\n\r\n"
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(head.encode() + b"\r\n\r\n" + body)
+        connection.sendall(head.encode() + length.encode() + body)
         wait_until(lambda: server.metric("rackscale_requests_running") == 1, "the request to run")
     wait_until(lambda: server.metric("rackscale_kv_blocks_used") == 0, "free blocks")
     assert server.complete().status == 200
 
 
-def test_a_full_queue_says_when_to_come_back(bundled_model, tmp_path):
-    with serving(bundled_model, tmp_path, "--max-waiting", "1", "--max-running", "1") as server:
-        with ThreadPoolExecutor(1) as pool, server.stream(max_tokens=1000) as running:
-            next(running)
-            waiting = pool.submit(server.complete)
-            wait_until(lambda: server.metric("rackscale_requests_waiting") == 1, "a full queue")
-            answer = server.complete()
-        assert answer.status == 503
-        assert answer.headers["Retry-After"] == "1"
-        assert answer.sentence == "the queue is full; try again later"
-        assert waiting.result().status == 200
+@pytest.fixture(scope="module")
+def small_server(bundled_model, tmp_path_factory):
+    options = ["--max-waiting", "2", "--max-running", "1", "--json"]
+    with serving(bundled_model, tmp_path_factory.mktemp("small"), *options) as server:
+        yield server
 
 
-def test_choices_that_do_not_fit_the_queue(bundled_model, tmp_path):
-    with serving(bundled_model, tmp_path, "--max-waiting", "2", "--max-running", "1") as server:
-        answer = server.complete(n=8)
-        assert answer.status == 503
-        assert answer.headers["Retry-After"] == "1"
-        wait_until(lambda: server.metric("rackscale_kv_blocks_used") == 0, "free blocks")
-        assert server.complete().status == 200
+def test_requests_wait_for_their_turn(small_server):
+    with ThreadPoolExecutor(3) as pool:
+        answers = list(pool.map(lambda seed: small_server.complete(seed=seed), range(3)))
+    assert [answer.status for answer in answers] == [200] * 3
 
 
-def test_requests_wait_for_their_turn(bundled_model, tmp_path):
-    with (
-        serving(bundled_model, tmp_path, "--max-running", "2", "--json") as server,
-        ThreadPoolExecutor(8) as pool,
-    ):
-        answers = list(pool.map(lambda seed: server.complete(seed=seed), range(8)))
-        assert [answer.status for answer in answers] == [200] * 8
-        assert '"level": "INFO"' in server.log
+def test_a_full_queue_says_when_to_come_back(small_server):
+    with ThreadPoolExecutor(2) as pool, small_server.stream(max_tokens=1000) as running:
+        next(running)
+        waiting = [pool.submit(small_server.complete) for _ in range(2)]
+        wait_until(lambda: small_server.metric("rackscale_requests_waiting") == 2, "a full queue")
+        answer = small_server.complete()
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert answer.sentence == "the queue is full; try again later"
+    assert [future.result().status for future in waiting] == [200, 200]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_choices_that_do_not_fit_the_queue(small_server, stream):
+    answer = small_server.complete(n=8, stream=stream)
+    assert answer.status == 503
+    assert answer.headers["Retry-After"] == "1"
+    assert "queue" in answer.sentence
+    wait_until(lambda: small_server.metric("rackscale_kv_blocks_used") == 0, "free blocks")
+    assert small_server.complete().status == 200
+
+
+def test_the_log_as_json(small_server):
+    records = [json.loads(line) for line in small_server.log.splitlines()]
+    assert [record["level"] for record in records] == ["INFO", "INFO"]
+    assert "ready in" in records[1]["message"]
 
 
 def test_tls(bundled_model, tmp_path):
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    subprocess.run(
-        [
-            "openssl",
-            "req",
-            "-x509",
-            "-newkey",
-            "rsa:2048",
-            "-nodes",
-            "-days",
-            "2",
-            "-keyout",
-            key,
-            "-out",
-            cert,
-        ]
-        + ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"],
-        check=True,
-        capture_output=True,
+    command = (
+        "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=a -addext subjectAltName=IP:127.0.0.1"
     )
+    subprocess.run([*command.split(), "-keyout", key, "-out", cert], check=True, capture_output=True)
     server = LiveServer(bundled_model, tmp_path, "--tls-cert", str(cert), "--tls-key", str(key))
     server.secure = ssl.create_default_context(cafile=str(cert))
     try:
         assert server.ready().complete().status == 200
         server.secure = None
-        with pytest.raises(OSError, match="reset|closed|Remote end"):
+        with pytest.raises(OSError, match=r"reset|closed|Remote end"):
             server.get("/health")
     finally:
         server.end()

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from rackscale.core import (
     Arrive,
@@ -37,7 +37,7 @@ class Driver:
         if log is not None:
             log.write(header_line(engine.deployment))
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Bring answers to the engine, for ever. Raises RankLostError where the rank dies."""
         while True:
             answer = await self._link.answer()
@@ -58,10 +58,10 @@ class Driver:
             if request.id in self._streams:
                 self._feed(Cancel(request=request.id))
 
-    def lose_all(self) -> None:
-        """The rank died: tell every client."""
+    def end_all(self, why: str) -> None:
+        """No request gets another token: tell every client why."""
         for stream, _ in self._streams.values():
-            stream.lose()
+            stream.lose(why)
 
     def _now(self) -> Seconds:
         return Seconds(asyncio.get_running_loop().time())

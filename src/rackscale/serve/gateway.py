@@ -7,6 +7,7 @@ that the frontend would drop without a word (`Extras`). Everything else passes t
 
 import asyncio
 import json
+import os
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -105,7 +106,7 @@ class Gateway:
             await site.start()
         except OSError as error:
             raise SpecError(
-                f"{options.host}:{options.port} cannot be listened on ({error.strerror})",
+                f"{options.host}:{options.port} cannot be listened on ({os.strerror(error.errno or 0)})",
                 hint="give another --port or --host",
             ) from None
 
@@ -286,12 +287,14 @@ def _check_tokens(prompt: Any, vocab_size: int) -> None:
 
 
 def _reshape(status: int, body: bytes) -> web.Response:
-    """The frontend's error in the OpenAI API's shape."""
+    """The frontend's error in the OpenAI API's shape. Of a 503 it does not hand on the worker's sentence."""
+    if status == web.HTTPServiceUnavailable.status_code:
+        return _error(status, "the queue is full or the model is ending; try again later", retry=True)
     try:
         message = json.loads(body)["message"]
     except (ValueError, KeyError, TypeError):
         message = body.decode(errors="replace") or web.Response(status=status).reason or "error"
-    return _error(status, message, retry=status == web.HTTPServiceUnavailable.status_code)
+    return _error(status, message)
 
 
 def _error(status: int, message: str, *, retry: bool = False) -> web.Response:

@@ -19,7 +19,6 @@ from rackscale.runtime.messages import (
     unframe,
 )
 
-END_LIMIT_S = 5.0
 STREAM_LIMIT_BYTES = 1 << 26
 
 
@@ -96,12 +95,9 @@ class RankLink:
         self._process.kill()
 
     def close(self) -> None:
-        """End the rank: it goes when its socket closes, and is killed where it does not."""
+        """End the rank. It holds nothing that outlives it, and may be in the middle of loading."""
         if self._writer is not None:
             self._writer.close()
         self._socket.close()
-        try:
-            self._process.wait(timeout=END_LIMIT_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        self._process.kill()
+        self._process.wait()

@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from rackscale.checkpoint import Metadata, open_metadata
 from rackscale.core import SpecError
@@ -41,6 +41,8 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
     configure(options)
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
+        stopping = asyncio.ensure_future(stop.wait())
+        stack.callback(stopping.cancel)
         metadata = open_metadata(options.model)
         check_parsers(options)
         deployment = _deployment(metadata, options)
@@ -60,13 +62,13 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         starting = asyncio.gather(
             link.ready(_rank_config(options, deployment)), frontend.start(port, worker.generate)
         )
-        if not await _done_before(stop, starting):
+        if not await _done_before(starting, stopping):
             return 0
         running = asyncio.ensure_future(driver.run())
         stack.callback(running.cancel)
         await frontend.register(options, deployment)
-        if not await _done_before(stop, asyncio.ensure_future(gateway.answers())):
-            return 0
+        if not await _done_before(asyncio.ensure_future(gateway.answers()), stopping, running):
+            return running.result() if running.done() else 0
         gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting, metadata.spec.vocab_size)
         ready, _ = starting.result()
         _LOG.info(
@@ -80,28 +82,39 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
             ready.num_threads,
             deployment.groups[0].num_blocks,
         )
-        await _done_before(stop, running)
-        gateway.shut()
-        if not running.done():
-            _LOG.info("draining: running requests have %g s to finish", options.drain_s)
-            drained = asyncio.ensure_future(gateway.drained())
-            await asyncio.wait(
-                {running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED
-            )
-            drained.cancel()
-        if running.done():
-            driver.lose_all()
-            await asyncio.wait_for(gateway.drained(), TELL_LIMIT_S)
-            running.result()
+        waited: set[asyncio.Future[Any]] = {running, stopping}
+        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        await _drain(options, driver, gateway, running)
         return 0
 
 
-async def _done_before(stop: asyncio.Event, work: asyncio.Future[Any]) -> bool:
-    """Whether the work was done before the stop; it is cancelled where not. Raises what it raises."""
-    stopping = asyncio.ensure_future(stop.wait())
-    await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    return work.done()
+async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) -> bool:
+    """Whether the work was done before all the others; it is cancelled where not. Raises what it raises."""
+    waited: set[asyncio.Future[Any]] = {work, *others}
+    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+    if work.done():
+        work.result()
+        return True
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+    return False
+
+
+async def _drain(
+    options: ServeOptions, driver: Driver, gateway: Gateway, running: asyncio.Future[NoReturn]
+) -> None:
+    """Let requests finish, and tell those that cannot. Raises RankLostError where the rank died."""
+    gateway.shut()
+    drained = asyncio.ensure_future(gateway.drained())
+    if not running.done():
+        _LOG.info("draining: running requests have %g s to finish", options.drain_s)
+        await asyncio.wait({running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED)
+    if not drained.done():
+        driver.end_all("the rank died; try again" if running.done() else "the server is shutting down")
+        await asyncio.wait({drained}, timeout=TELL_LIMIT_S)
+    drained.cancel()
+    if running.done():
+        running.result()
 
 
 def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:

@@ -19,7 +19,7 @@ class Part:
 
 
 class Lost(Exception):  # noqa: N818 (a word of the runtime's)
-    """The rank that worked for this client died."""
+    """Nobody works for this client any more; the text says why."""
 
 
 class Stream:
@@ -32,7 +32,7 @@ class Stream:
         self._woken = asyncio.Event()
         self._last_s = -interval_s
         self._refusal: Refuse | None = None
-        self._lost = False
+        self._lost: str | None = None
 
     def put_token(self, index: int, token: TokenId, logprobs: TokenLogprobs | None) -> None:
         """A choice got a token."""
@@ -53,15 +53,15 @@ class Stream:
         self._refusal = refusal
         self._woken.set()
 
-    def lose(self) -> None:
-        """The rank died."""
-        self._lost = True
+    def lose(self, why: str) -> None:
+        """No token will come any more."""
+        self._lost = why
         self._woken.set()
 
     async def parts(self) -> AsyncIterator[Part]:
         """Parts as they are worth sending, until every choice has ended.
 
-        Raises Refused where the engine refused, Lost where the rank died.
+        Raises Refused where the engine refused, Lost where it was told so.
         """
         num_ended = 0  # of those that the reader has: a choice may end while the reader holds a part
         while num_ended < len(self._parts):
@@ -72,8 +72,8 @@ class Stream:
             self._woken.clear()
             if self._refusal is not None:
                 raise Refused(self._refusal)
-            if self._lost:
-                raise Lost
+            if self._lost is not None:
+                raise Lost(self._lost)
             self._last_s = self._clock()
             for part in self._take():
                 num_ended += part.finish is not None

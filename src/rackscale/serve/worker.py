@@ -59,8 +59,8 @@ class Worker:
             if refused.refusal.reason == RefuseReason.INVALID:
                 raise InvalidArgument(sentence) from None
             raise HttpError(503, sentence) from None
-        except Lost:
-            raise HttpError(503, "the rank died; try again") from None
+        except Lost as lost:
+            raise HttpError(503, str(lost)) from None
         except Exception:
             _LOG.exception("request %s failed", context.id())
             raise

@@ -1,0 +1,103 @@
+"""A model that others trained, of a real size: the same tokens and logits as transformers gives."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gguf")
+transformers = pytest.importorskip("transformers")
+
+from smollm2 import UnavailableError, smollm2_folder  # noqa: E402 (behind the skips)
+
+from rackscale.core import Request, Sampling  # noqa: E402
+from rackscale.runtime.batch import make_batch  # noqa: E402
+from rackscale.runtime.local import LocalModel, LocalOptions, open_local  # noqa: E402
+
+pytestmark = pytest.mark.timeout(300)  # the first run downloads and converts
+PROMPT = "The capital of France is"
+STORY = "Once upon a time, in a village by the sea, there lived an old clockmaker who had 12 clocks and"
+NEW = 16
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    try:
+        return smollm2_folder()
+    except UnavailableError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def local(folder: Path) -> LocalModel:
+    torch.set_num_threads(1)
+    options = LocalOptions(max_model_len=96, block_size=16, max_batched_tokens=64, max_running=2)
+    return open_local(folder, options)
+
+
+@pytest.fixture(scope="module")
+def theirs(folder: Path) -> torch.nn.Module:
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+
+
+def tokens_of(local: LocalModel, text: str) -> list[int]:
+    assert local.checkpoint.tokenizer is not None
+    return local.checkpoint.tokenizer.encode(text)
+
+
+def greedy(local: LocalModel, *prompts: str) -> list[list[int]]:
+    """What this project writes after the prompts, all at once."""
+    done = local.driver.run(
+        Request(
+            id=prompt,
+            prompt=tuple(tokens_of(local, prompt)),
+            max_tokens=NEW,
+            sampling=Sampling(temperature=0.0),
+        )
+        for prompt in prompts
+    )
+    return [done[prompt].token_ids for prompt in prompts]
+
+
+def test_it_knows_what_it_was_taught(local: LocalModel) -> None:
+    """The weights and the vocabulary mean what they should: a wrong order of rows writes nonsense."""
+    assert local.checkpoint.tokenizer is not None
+    text = local.checkpoint.tokenizer.decode(greedy(local, PROMPT)[0])
+    assert text.startswith(" Paris")
+
+
+def test_tokens_are_those_of_transformers(local: LocalModel, folder: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    for text in (PROMPT, STORY, "naïve 東京 3.14159\n\n\tdef f(x): <|im_end|>"):
+        assert tokens_of(local, text) == tokenizer(text)["input_ids"]
+
+
+def test_chat_is_that_of_transformers(local: LocalModel, folder: Path) -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    messages = [{"role": "user", "content": "Why is the sky blue?"}]
+    assert local.checkpoint.tokenizer is not None
+    expected = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert local.checkpoint.tokenizer.render_chat(messages) == expected
+
+
+def test_greedy_tokens_are_those_of_transformers(local: LocalModel, theirs: torch.nn.Module) -> None:
+    expected = []
+    for prompt in (PROMPT, STORY):
+        ids = torch.tensor([tokens_of(local, prompt)])
+        with torch.inference_mode():
+            whole = theirs.generate(ids, max_new_tokens=NEW, do_sample=False, eos_token_id=-1)
+        expected.append(whole[0, ids.shape[1] :].tolist())
+    assert greedy(local, PROMPT, STORY) == expected
+
+
+def test_logits_are_those_of_transformers(local: LocalModel, theirs: torch.nn.Module) -> None:
+    ids = np.array(tokens_of(local, STORY), dtype=np.int32)
+    zero, count = np.zeros(1, dtype=np.int32), np.array([len(ids)], dtype=np.int32)
+    local.rank.cache.table[0] = np.arange(local.rank.cache.table.shape[1])
+    with torch.inference_mode():
+        batch = make_batch(local.rank.cache, ids, zero, zero, count, None, local.rank.device)
+        ours_TV = local.rank.model(batch, local.rank.cache)
+        theirs_TV = theirs(torch.from_numpy(ids)[None].long()).logits[0]
+    error = (ours_TV - theirs_TV).abs().max() / theirs_TV.abs().max()
+    assert error < 1e-4
