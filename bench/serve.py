@@ -1,243 +1,288 @@
-"""How fast the server decodes, beside transformers on the same model in the same run.
+"""The server against transformers' `generate`: the same model, the same prompts, one run.
 
-Both complete the same prompts greedily, without an end token: one at a time, and sixteen at once (through
-HTTP as sixteen streams; in transformers as one batch, which is its best case). The two take turns, round
-by round, so that a machine whose speed drifts is fair to both; figures are medians over the rounds. Time to
-ready is from the start of `rackscale serve` to the first 200 of /health, caches warm.
+Each round asks both for the same greedy output, first for one sequence, then for several at once (streams
+over HTTP here, one batch there). Tokens per second count the whole way: for the server from the
+request to the stream's last byte, prefill, HTTP and text included; for transformers the call of `generate`
+on token ids. Rounds alternate between the two and bring new prompts, so that no prefix is cached.
+Then the server is started again and again: seconds from the command to /health's first 200, with files in
+the page cache; and the memory of its processes is read.
 
-    python bench/serve.py [--model models/austen-moe] [--rounds 5] [--tokens 128] [--json] [--out FILE]
+    python bench/serve.py [--model FOLDER] [--rounds 5] [--tokens 128] [--streams 1,16] [--out FILE]
 """
 
 import argparse
 import asyncio
+import http
+import importlib.metadata
 import json
 import os
 import platform
+import random
 import socket
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import aiohttp
 import torch
-import transformers
 from rich.console import Console
 from rich.table import Table
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 ROOT = Path(__file__).parents[1]
-PROMPT_TOKENS = 32
+RESULTS = Path(__file__).parent / "results" / "serve.json"
+PACKAGES = ("rackscale", "ai-dynamo-runtime", "torch", "transformers")
+NAME = "bench"
+PROMPT = 32  # tokens
 READY_LIMIT_S = 60.0
-POLL_S = 0.02
-BATCHES = (1, 16)
-KIB_PER_MIB = 1024
+POLL_S = 0.005
+
+Prompts = list[list[int]]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Line:
-    """Decode rates in tokens/s over all streams: medians, with the least and the most."""
+    """A line of the table: tokens per second by round, and their medians. same: outputs with equal text."""
 
     streams: int
-    server: float
-    server_range: tuple[float, float]
-    peer: float
-    peer_range: tuple[float, float]
-    ratio: float  # the median of the rounds' ratios
+    rackscale: float
+    transformers: float
+    ratio: float
+    same: str
+    rackscale_rounds: list[float]
+    transformers_rounds: list[float]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Memory:
+    """MiB of one process. pss: shared pages count in parts."""
+
+    process: str
+    rss: float
+    pss: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Server:
-    """A running `rackscale serve`."""
+    """A running one. ready_s: from the command to the first answer that says so."""
 
-    def __init__(self, model: Path) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.url = f"http://127.0.0.1:{self.port}"
-        self.name = model.name
-        command = [sys.executable, "-m", "rackscale.cli", "serve", str(model), "--port", str(self.port)]
-        started_s = time.monotonic()
-        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        self.ready_s = asyncio.run(self._ready()) - started_s
-
-    async def _ready(self) -> float:
-        async with aiohttp.ClientSession() as session:
-            limit_s = time.monotonic() + READY_LIMIT_S
-            while time.monotonic() < limit_s:
-                try:
-                    async with session.get(f"{self.url}/health") as answer:
-                        if answer.status == 200:
-                            return time.monotonic()
-                except aiohttp.ClientConnectionError:
-                    pass
-                await asyncio.sleep(POLL_S)
-        raise SystemExit("the server did not become ready")
-
-    def rss_mib(self) -> dict[str, float]:
-        """Resident memory of the server's processes, by what they are."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return {
-            name: _rss_mib(int(pid))
-            for name, pid in zip(("engine", "rank"), [self.process.pid, *children], strict=False)
-        }
-
-    def rate(self, prompts: list[list[int]], num_tokens: int) -> float:
-        """Tokens/s after the first of each stream, over all streams."""
-        return asyncio.run(self._rate(prompts, num_tokens))
-
-    async def _rate(self, prompts: list[list[int]], num_tokens: int) -> float:
-        async with aiohttp.ClientSession() as session:
-            spans = await asyncio.gather(*(self._stream(session, p, num_tokens) for p in prompts))
-        first, last = max(span[0] for span in spans), max(span[1] for span in spans)
-        return len(prompts) * (num_tokens - 1) / (last - first)
-
-    async def _stream(
-        self, session: aiohttp.ClientSession, prompt: list[int], num_tokens: int
-    ) -> tuple[float, float]:
-        body = {
-            "model": self.name,
-            "prompt": prompt,
-            "max_tokens": num_tokens,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-        }
-        async with session.post(f"{self.url}/v1/completions", json=body) as answer:
-            answer.raise_for_status()
-            times = [time.monotonic() async for line in answer.content if line.startswith(b"data: {")]
-        return times[0], times[-1]
-
-    def close(self) -> None:
-        """Drain and end."""
-        self.process.terminate()
-        self.process.wait(timeout=READY_LIMIT_S)
+    pid: int
+    url: str
+    ready_s: float
 
 
-@contextmanager
-def serving(model: Path) -> Iterator[Server]:
-    """A server for as long as the block lasts."""
-    server = Server(model)
+@asynccontextmanager
+async def serving(model: Path, session: aiohttp.ClientSession) -> AsyncIterator[Server]:
+    """A server in a process of its own; it is gone after the block."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "rackscale.cli", "serve", str(model)]
+    command += ["--port", str(port), "--served-name", NAME]
+    started_s = time.perf_counter()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     try:
-        yield server
+        async with asyncio.timeout(READY_LIMIT_S):
+            while not await is_ready(url, session):  # noqa: ASYNC110 (health is asked for)
+                await asyncio.sleep(POLL_S)
+        yield Server(pid=process.pid, url=url, ready_s=time.perf_counter() - started_s)
     finally:
-        server.close()
+        process.terminate()
+        await process.wait()
 
 
-class Peer:
-    """transformers' generate, with its defaults for experts and cache, in fp32 on all cores."""
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
-    def __init__(self, model: Path) -> None:
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
-        self.model.generation_config.do_sample = False
 
-    @torch.inference_mode()
-    def rate(self, prompts: list[list[int]], num_tokens: int) -> float:
-        """Tokens/s after the first of each sequence, over the batch."""
-        ids = torch.tensor(prompts)
-        spent = [self._seconds(ids, count) for count in (1, num_tokens)]
-        return len(prompts) * (num_tokens - 1) / (spent[1] - spent[0])
+async def is_ready(url: str, session: aiohttp.ClientSession) -> bool:
+    try:
+        async with session.get(f"{url}/health") as answer:
+            return answer.status == http.HTTPStatus.OK
+    except aiohttp.ClientConnectionError:
+        return False
 
-    def _seconds(self, ids: torch.Tensor, count: int) -> float:
-        started_s = time.monotonic()
-        self.model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            max_new_tokens=count,
-            min_new_tokens=count,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            pad_token_id=0,
+
+async def read_stream(server: Server, session: aiohttp.ClientSession, prompt: list[int], tokens: int) -> str:
+    """One stream's whole text. The check of its length is part of the run."""
+    body = {
+        "model": NAME,
+        "prompt": prompt,
+        "max_tokens": tokens,
+        "ignore_eos": True,
+        "temperature": 0,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    text, usage = [], {"completion_tokens": 0}
+    async with session.post(f"{server.url}/v1/completions", json=body) as answer:
+        answer.raise_for_status()
+        async for line in answer.content:
+            if not line.startswith(b"data: {"):
+                continue
+            chunk = json.loads(line[len(b"data: ") :])
+            text += [choice["text"] for choice in chunk["choices"]]
+            usage = chunk.get("usage") or usage
+    assert usage["completion_tokens"] == tokens, "the server made fewer tokens than asked for"
+    return "".join(text)
+
+
+class Reference:
+    """transformers, in this process: fp32, its defaults for attention and experts, `num_threads` threads."""
+
+    def __init__(self, model: Path, num_threads: int) -> None:
+        torch.set_num_threads(num_threads)
+        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(model)
+        self.vocab_size: int = self._model.config.vocab_size
+
+    def generate(self, prompts: Prompts, tokens: int) -> torch.Tensor:
+        """The output's token ids, [prompts, tokens]."""
+        config = GenerationConfig(
+            max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0, use_cache=True
         )
-        return time.monotonic() - started_s
+        with torch.inference_mode():
+            ids = torch.tensor(prompts)
+            output = self._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        assert output.shape == (len(prompts), PROMPT + tokens), (
+            "transformers made fewer tokens than asked for"
+        )
+        return output[:, PROMPT:]
+
+    def text(self, output: torch.Tensor) -> list[str]:
+        return [self._tokenizer.decode(row) for row in output.tolist()]
 
 
-def measure(server: Server, peer: Peer, streams: int, rounds: int, num_tokens: int) -> Line:
-    """Rounds in turn; one uncounted to warm up. Prompts differ, so that none is a prefix hit."""
-    generator = torch.Generator().manual_seed(streams)
-    ours, theirs = [], []
-    for turn in range(rounds + 1):
-        prompts = torch.randint(10, 1000, (streams, PROMPT_TOKENS), generator=generator).tolist()
-        rates = server.rate(prompts, num_tokens), peer.rate(prompts, num_tokens)
-        if turn:
-            ours.append(rates[0])
-            theirs.append(rates[1])
+async def measure(
+    server: Server,
+    session: aiohttp.ClientSession,
+    reference: Reference,
+    streams: int,
+    options: argparse.Namespace,
+) -> Line:
+    """One warming round, then `rounds` that count."""
+    ours, theirs, same = [], [], 0
+    for round_ in range(-1, options.rounds):
+        prompts = prompts_of(reference.vocab_size, streams, seed=f"{streams}.{round_}")
+        start_s = time.perf_counter()
+        texts = await asyncio.gather(*(read_stream(server, session, p, options.tokens) for p in prompts))
+        middle_s = time.perf_counter()
+        output = reference.generate(prompts, options.tokens)
+        end_s = time.perf_counter()
+        if round_ >= 0:
+            ours.append(streams * options.tokens / (middle_s - start_s))
+            theirs.append(streams * options.tokens / (end_s - middle_s))
+            same += sum(a == b for a, b in zip(texts, reference.text(output), strict=True))
     return Line(
         streams=streams,
-        server=statistics.median(ours),
-        server_range=(min(ours), max(ours)),
-        peer=statistics.median(theirs),
-        peer_range=(min(theirs), max(theirs)),
-        ratio=statistics.median(a / b for a, b in zip(ours, theirs, strict=True)),
+        rackscale=statistics.median(ours),
+        transformers=statistics.median(theirs),
+        ratio=statistics.median(ours) / statistics.median(theirs),
+        same=f"{same} of {streams * options.rounds}",
+        rackscale_rounds=ours,
+        transformers_rounds=theirs,
     )
 
 
-def _rss_mib(pid: int) -> float:
-    status = Path(f"/proc/{pid}/status").read_text()
-    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / KIB_PER_MIB
+def prompts_of(vocab_size: int, count: int, *, seed: str) -> Prompts:
+    """Token ids drawn evenly; never the model's special ones, which come first."""
+    draw = random.Random(seed)
+    return [[draw.randrange(16, vocab_size) for _ in range(PROMPT)] for _ in range(count)]
+
+
+async def start_times(options: argparse.Namespace, session: aiohttp.ClientSession) -> list[float]:
+    times = []
+    for _ in range(options.rounds):
+        async with serving(options.model, session) as server:
+            times.append(server.ready_s)
+    return times
+
+
+def memory_of(server: Server) -> list[Memory]:
+    """Of the server's process and of its children."""
+    paths = Path(f"/proc/{server.pid}/task").glob("*/children")
+    children = [int(pid) for path in paths for pid in path.read_text(encoding="utf-8").split()]
+    return [memory("engine and frontend", server.pid), *(memory("rank", pid) for pid in children)]
+
+
+def memory(name: str, pid: int) -> Memory:
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="utf-8").splitlines()[1:]
+    kib = {line.split(":")[0]: int(line.split()[1]) for line in lines}
+    return Memory(process=name, rss=kib["Rss"] / 1024, pss=kib["Pss"] / 1024)
 
 
 def machine() -> dict[str, object]:
-    """What the figures are of."""
-    info = Path("/proc/cpuinfo").read_text()
-    names = [line.split(":", 1)[1].strip() for line in info.splitlines() if line.startswith("model name")]
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "cpu": names[0] if names else platform.processor(),
-        "cores": os.cpu_count(),
+        "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
+        **{package: importlib.metadata.version(package) for package in PACKAGES},
     }
 
 
-def print_table(result: dict[str, object], lines: list[Line]) -> None:
-    """For people."""
-    table = Table("streams", "rackscale tok/s", "transformers tok/s", "ratio")
-    for line in lines:
-        table.add_row(str(line.streams), f"{line.server:.0f}", f"{line.peer:.0f}", f"{line.ratio:.2f}")
+def print_tables(lines: Sequence[Line], starts: Sequence[float], memories: Sequence[Memory]) -> None:
     console = Console()
+    table = Table("streams", "rackscale tok/s", "transformers tok/s", "ratio", "same text")
+    for line in lines:
+        numbers = (f"{line.rackscale:.0f}", f"{line.transformers:.0f}", f"{line.ratio:.1f}")
+        table.add_row(str(line.streams), *numbers, line.same)
     console.print(table)
-    console.print(f"ready in {result['ready_s']:.2f} s (median); resident MiB {result['rss_mib']}")
+    console.print(f"ready in {statistics.median(starts):.2f} s (median of {len(starts)})")
+    for entry in memories:
+        console.print(f"{entry.process}: {entry.rss:.0f} MiB resident, {entry.pss:.0f} MiB proportional")
+
+
+async def run(options: argparse.Namespace) -> None:
+    reference = Reference(options.model, options.threads)
+    connector = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+    ) as session:
+        async with serving(options.model, session) as server:
+            lines = [
+                await measure(server, session, reference, streams, options)
+                for streams in map(int, options.streams.split(","))
+            ]
+            memories = memory_of(server)
+        starts = await start_times(options, session)
+    result = {
+        "machine": machine(),
+        "model": options.model.name,
+        "tokens": options.tokens,
+        "transformers_threads": options.threads,
+        "lines": [asdict(line) for line in lines],
+        "ready_s": {"median": statistics.median(starts), "all": starts},
+        "memory_mib": [asdict(entry) for entry in memories],
+    }
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print_tables(lines, starts, memories)
 
 
 def main() -> None:
-    """Measure, print, and write the result."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--model", type=Path, default=ROOT / "models" / "austen-moe")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=128)
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results" / "serve.json")
-    options = parser.parse_args()
-    transformers.logging.set_verbosity_error()
-    ready_s = []
-    for _ in range(options.rounds):
-        with serving(options.model) as server:
-            ready_s.append(server.ready_s)
-    peer = Peer(options.model)
-    with serving(options.model) as server:
-        lines = [measure(server, peer, n, options.rounds, options.tokens) for n in BATCHES]
-        rss_mib = {name: round(value) for name, value in server.rss_mib().items()}
-    result: dict[str, object] = {
-        "machine": machine(),
-        "model": options.model.name,
-        "rounds": options.rounds,
-        "tokens": options.tokens,
-        "lines": [asdict(line) for line in lines],
-        "ready_s": statistics.median(ready_s),
-        "ready_s_range": (min(ready_s), max(ready_s)),
-        "rss_mib": rss_mib,
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(result, indent=1) + "\n")
-    if options.json:
-        print(json.dumps(result))
-    else:
-        print_table(result, lines)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", type=Path, default=ROOT / "models" / "austen-moe", help="a checkpoint")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count, of everything")
+    parser.add_argument("--tokens", type=int, default=128, help="new tokens of each sequence")
+    parser.add_argument("--streams", default="1,16", help="sequences at once, comma-separated")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="threads of transformers (torch's)"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes")
+    asyncio.run(run(parser.parse_args()))
 
 
 if __name__ == "__main__":

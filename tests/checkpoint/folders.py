@@ -19,14 +19,19 @@ def set_config(folder: Path, **changes: object) -> None:
     path.write_text(json.dumps({**json.loads(path.read_bytes()), **changes}))
 
 
-def rewrite(folder: Path, edit: Callable[[Header], object]) -> None:
-    """Edit the header of the weights, and keep their data as it is."""
+def rewrite(folder: Path, edit: Callable[[Header], object], *, misaligned: int = 0) -> None:
+    """Edit the header of the weights, and keep their data as it is.
+
+    misaligned: how many bytes behind a multiple of 8 the data shall start.
+    """
     path = folder / WEIGHTS
     raw = path.read_bytes()
     length = struct.unpack("<Q", raw[:8])[0]
     header = json.loads(raw[8 : 8 + length])
     edit(header)
     text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8 + misaligned)
+    path.unlink()  # who has mapped the old file keeps it
     path.write_bytes(struct.pack("<Q", len(text)) + text + raw[8 + length :])
 
 

@@ -28,6 +28,11 @@ def pickles(folder: Path) -> None:
     (folder / WEIGHTS).rename(folder / "pytorch_model.bin")
 
 
+def folder_for_file(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    (folder / WEIGHTS).mkdir()
+
+
 def doubled(folder: Path) -> None:
     (folder / "other.safetensors").write_bytes((folder / WEIGHTS).read_bytes())
 
@@ -46,7 +51,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     "index leads out": (lambda f: set_index(f, {NORM: "../" + WEIGHTS}), ("../" + WEIGHTS,)),
     "index leads to the folder": (lambda f: set_index(f, {NORM: ".."}), ("..",)),
     "index is no JSON": (lambda f: (f / INDEX).write_bytes(b"{"), (INDEX,)),
-    "shard is a folder": (lambda f: ((f / WEIGHTS).unlink(), (f / WEIGHTS).mkdir()), (WEIGHTS,)),
+    "shard is a folder": (folder_for_file, (WEIGHTS,)),
     "one tensor twice": (doubled, ("other.safetensors", WEIGHTS)),
     "truncated": (truncate, (WEIGHTS, "truncated")),
     "empty file": (lambda f: (f / WEIGHTS).write_bytes(b""), (WEIGHTS,)),

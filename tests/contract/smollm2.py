@@ -155,8 +155,8 @@ def _tokenizer(facts: dict[str, Any]) -> Tokenizer:
     merges = [tuple(merge.split(" ")) for merge in facts["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
     steps = [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)  # type: ignore[assignment]
-    tokenizer.decoder = decoders.ByteLevel()  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)
+    tokenizer.decoder = decoders.ByteLevel()
     kinds = zip(tokens, facts["tokenizer.ggml.token_type"], strict=True)
     control = [AddedToken(token, special=True) for token, kind in kinds if kind == gguf.TokenType.CONTROL]
     tokenizer.add_special_tokens(control)

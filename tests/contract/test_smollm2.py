@@ -1,6 +1,7 @@
 """A model that others trained, of a real size: the same tokens and logits as transformers gives."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ transformers = pytest.importorskip("transformers")
 
 from smollm2 import UnavailableError, smollm2_folder  # noqa: E402 (behind the skips)
 
-from rackscale.core import Request, Sampling  # noqa: E402
+from rackscale.core import Request, RequestId, Sampling, TokenId  # noqa: E402
 from rackscale.runtime.batch import make_batch  # noqa: E402
 from rackscale.runtime.local import LocalModel, LocalOptions, open_local  # noqa: E402
 
@@ -37,27 +38,27 @@ def local(folder: Path) -> LocalModel:
 
 
 @pytest.fixture(scope="module")
-def theirs(folder: Path) -> torch.nn.Module:
+def theirs(folder: Path) -> Any:
     return transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
 
 
-def tokens_of(local: LocalModel, text: str) -> list[int]:
+def tokens_of(local: LocalModel, text: str) -> list[TokenId]:
     assert local.checkpoint.tokenizer is not None
     return local.checkpoint.tokenizer.encode(text)
 
 
-def greedy(local: LocalModel, *prompts: str) -> list[list[int]]:
+def greedy(local: LocalModel, *prompts: str) -> list[list[TokenId]]:
     """What this project writes after the prompts, all at once."""
     done = local.driver.run(
         Request(
-            id=prompt,
+            id=RequestId(prompt),
             prompt=tuple(tokens_of(local, prompt)),
             max_tokens=NEW,
             sampling=Sampling(temperature=0.0),
         )
         for prompt in prompts
     )
-    return [done[prompt].token_ids for prompt in prompts]
+    return [done[RequestId(prompt)].token_ids for prompt in prompts]
 
 
 def test_it_knows_what_it_was_taught(local: LocalModel) -> None:
@@ -81,7 +82,7 @@ def test_chat_is_that_of_transformers(local: LocalModel, folder: Path) -> None:
     assert local.checkpoint.tokenizer.render_chat(messages) == expected
 
 
-def test_greedy_tokens_are_those_of_transformers(local: LocalModel, theirs: torch.nn.Module) -> None:
+def test_greedy_tokens_are_those_of_transformers(local: LocalModel, theirs: Any) -> None:
     expected = []
     for prompt in (PROMPT, STORY):
         ids = torch.tensor([tokens_of(local, prompt)])
@@ -91,7 +92,7 @@ def test_greedy_tokens_are_those_of_transformers(local: LocalModel, theirs: torc
     assert greedy(local, PROMPT, STORY) == expected
 
 
-def test_logits_are_those_of_transformers(local: LocalModel, theirs: torch.nn.Module) -> None:
+def test_logits_are_those_of_transformers(local: LocalModel, theirs: Any) -> None:
     ids = np.array(tokens_of(local, STORY), dtype=np.int32)
     zero, count = np.zeros(1, dtype=np.int32), np.array([len(ids)], dtype=np.int32)
     local.rank.cache.table[0] = np.arange(local.rank.cache.table.shape[1])

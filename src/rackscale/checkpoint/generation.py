@@ -1,11 +1,15 @@
 """generation_config.json: how the model's makers want it sampled, and what ends its output."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from rackscale.checkpoint.fields import Fields
 from rackscale.checkpoint.shards import read_json
 from rackscale.core import Sampling, SpecError, TokenId
+
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,11 +46,18 @@ def read_generation(folder: Path, config: Fields) -> GenerationDefaults:
         eos_token_ids=eos,
         bos_token_id=bos[0] if bos else None,
         do_sample=fields.get("do_sample", bool, default=False),
-        temperature=fields.optional("temperature", float),
-        top_k=fields.optional("top_k", int),
-        top_p=fields.optional("top_p", float),
-        repetition_penalty=fields.optional("repetition_penalty", float),
+        temperature=_number(fields, "temperature", float, lambda value: value >= 0),
+        top_k=_number(fields, "top_k", int, lambda value: value >= 0),
+        top_p=_number(fields, "top_p", float, lambda value: 0 < value <= 1),
+        repetition_penalty=_number(fields, "repetition_penalty", float, lambda value: value > 0),
     )
+
+
+def _number(fields: Fields, name: str, kind: type[N], allowed: Callable[[N], bool]) -> N | None:
+    value = fields.optional(name, kind)
+    if value is not None and not allowed(value):
+        raise SpecError(f"{name} in {fields.path} is {value}", hint="it is out of its range; correct it")
+    return value
 
 
 def _token_ids(fields: Fields, name: str) -> tuple[TokenId, ...]:

@@ -39,7 +39,7 @@ class Tokenizer:
         """Tokens, added ones included."""
         return int(self._tokenizer.get_vocab_size())
 
-    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, *, add_special_tokens: bool = False) -> list[TokenId]:
         """Token ids. Raises SpecError where the text has halves of a surrogate pair."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise SpecError("the text has half a surrogate pair", hint="give text that UTF-8 can carry")

@@ -31,6 +31,8 @@ def replay(
         print_json({**asdict(report), "same": report.same})
     elif report.same:
         print_text(f"{report.events} events, the same commands")
+        if report.truncated:
+            print_text("the last line was cut off and is left out")
     else:
         print_text(f"line {report.line} differs\nlog:    {report.expected}\nengine: {report.actual}")
     return 0 if report.same else EXIT_DIFFERENT

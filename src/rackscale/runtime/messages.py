@@ -29,7 +29,10 @@ class RankConfig(Struct, frozen=True, kw_only=True):
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag=True):
-    """The rank is alive and is loading weights."""
+    """The rank is alive and has loaded `done` of `total` layers."""
+
+    done: int
+    total: int
 
 
 class Ready(Struct, frozen=True, kw_only=True, tag=True):

@@ -9,12 +9,13 @@ from rackscale.runtime.answer import RankAnswer, TokenLogprobs
 from rackscale.runtime.batch import make_batch
 from rackscale.runtime.kernels import Kernels
 from rackscale.runtime.kv_cache import KvCache
-from rackscale.runtime.model import Model
+from rackscale.runtime.model import Model, Progress
 from rackscale.runtime.sampling import Sampler
 
 
 class Rank:
-    """Rows hold the tokens of running sequences: what a `Seat` brought and what was sampled since."""
+    """Rows hold the tokens of running sequences: what a `Seat` brought and what was sampled since.
+    progress: told how many layers are loaded, of how many."""
 
     def __init__(
         self,
@@ -27,9 +28,10 @@ class Rank:
         dtype: torch.dtype,
         kernels: Kernels,
         device: str = "cpu",
+        progress: Progress = lambda _done, _total: None,
     ) -> None:
         self.device = torch.device(device)
-        self.model = Model(checkpoint, dtype=dtype, device=self.device, kernels=kernels)
+        self.model = Model(checkpoint, dtype=dtype, device=self.device, kernels=kernels, progress=progress)
         self.cache = KvCache(
             checkpoint.spec,
             num_blocks=num_blocks,

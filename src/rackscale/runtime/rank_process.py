@@ -5,11 +5,13 @@ any case: the kernel kills it when the parent is gone, however that went.
 """
 
 import ctypes
+import gc
 import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,9 +44,11 @@ def main(fd: int) -> None:
         body = read_frame(stream)
         if body is None:
             return
-        connection.sendall(frame(Loading()))
         try:
-            rank, ready = _load(decode_msgpack(body, RankConfig))
+            rank, ready = _load(
+                decode_msgpack(body, RankConfig),
+                lambda done, total: connection.sendall(frame(Loading(done=done, total=total))),
+            )
         except RackscaleError as error:
             connection.sendall(frame(Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)))
             return
@@ -58,7 +62,7 @@ def main(fd: int) -> None:
             connection.sendall(frame(Answered(answer=answer)))
 
 
-def _load(config: RankConfig) -> tuple["Rank", Ready]:
+def _load(config: RankConfig, progress: Callable[[int, int], None]) -> tuple["Rank", Ready]:
     import torch  # noqa: PLC0415 (after the parent knows that this process lives)
 
     from rackscale.checkpoint import open_checkpoint  # noqa: PLC0415
@@ -77,7 +81,9 @@ def _load(config: RankConfig) -> tuple["Rank", Ready]:
         max_model_len=config.max_model_len,
         dtype=DTYPES[config.activations],
         kernels=kernels,
+        progress=progress,
     )
+    gc.freeze()  # what is loaded stays; collections need not look at it
     rank.step(warm_up_plan())
     return rank, Ready(kernels=kernels.name, num_threads=torch.get_num_threads())
 

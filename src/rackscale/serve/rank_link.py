@@ -1,6 +1,7 @@
 """The parent's end of a rank's process."""
 
 import asyncio
+import logging
 import socket
 import subprocess
 import sys
@@ -20,6 +21,9 @@ from rackscale.runtime.messages import (
 )
 
 STREAM_LIMIT_BYTES = 1 << 26
+PROGRESS_S = 1.0  # between two lines that say how loading goes
+
+_LOG = logging.getLogger("rackscale.serve")
 
 
 class RankLink:
@@ -55,6 +59,8 @@ class RankLink:
             sock=self._socket, limit=STREAM_LIMIT_BYTES
         )
         self._writer.write(frame(config))
+        clock = asyncio.get_running_loop().time
+        told_s = clock()
         while True:
             match await self._receive():
                 case Ready() as ready:
@@ -63,6 +69,9 @@ class RankLink:
                     error = RackscaleError(failed.what, hint=failed.hint)
                     error.exit_code = failed.exit_code
                     raise error
+                case Loading(done=done, total=total) if clock() - told_s > PROGRESS_S:
+                    told_s = clock()
+                    _LOG.info("loaded %d of %d layers", done, total)
                 case Loading() | Answered():
                     pass
 

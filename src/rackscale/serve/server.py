@@ -7,7 +7,7 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack
-from typing import Any, BinaryIO, NoReturn
+from typing import Any, BinaryIO
 
 from rackscale.checkpoint import Metadata, open_metadata
 from rackscale.core import SpecError
@@ -101,11 +101,11 @@ async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) 
 
 
 async def _drain(
-    options: ServeOptions, driver: Driver, gateway: Gateway, running: asyncio.Future[NoReturn]
+    options: ServeOptions, driver: Driver, gateway: Gateway, running: asyncio.Future[Any]
 ) -> None:
     """Let requests finish, and tell those that cannot. Raises RankLostError where the rank died."""
     gateway.shut()
-    drained = asyncio.ensure_future(gateway.drained())
+    drained: asyncio.Future[Any] = asyncio.ensure_future(gateway.drained())
     if not running.done():
         _LOG.info("draining: running requests have %g s to finish", options.drain_s)
         await asyncio.wait({running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED)

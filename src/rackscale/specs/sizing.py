@@ -11,7 +11,7 @@ DEFAULT_MAX_BATCHED_TOKENS = 512
 DEFAULT_BLOCK_SIZE = 16
 
 
-def one_rank(  # noqa: PLR0913 (a size each)
+def one_rank(
     model: ModelSpec,
     *,
     name: str,

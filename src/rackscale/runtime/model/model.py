@@ -1,5 +1,7 @@
 """A decoder-only language model of one rank."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,8 @@ from rackscale.runtime.model.mla import Mla
 from rackscale.runtime.model.weights import LayerWeights
 from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
+
+Progress = Callable[[int, int], None]
 
 
 class Layer:
@@ -42,10 +46,17 @@ class Layer:
 
 
 class Model:
-    """All layers, embedding and head, on one device, in one compute dtype."""
+    """All layers, embedding and head, on one device, in one compute dtype. progress: told how many layers are
+    loaded, of how many."""
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, kernels: Kernels
+        self,
+        checkpoint: Checkpoint,
+        *,
+        dtype: torch.dtype,
+        device: torch.device,
+        kernels: Kernels,
+        progress: Progress,
     ) -> None:
         self.spec, self.dtype, self.device, self.kernels = checkpoint.spec, dtype, device, kernels
         whole = LayerWeights(checkpoint, "", dtype, device)
@@ -53,10 +64,11 @@ class Model:
         self.head = whole.linear("head")
         self.final_norm = whole.get("final_norm")
         self.rope = Rope(self.spec.rope, self.spec.max_positions, device)
-        self.layers = [
-            Layer(self.spec, layer, LayerWeights(checkpoint, f"layers.{number}.", dtype, device), kernels)
-            for number, layer in enumerate(self.spec.layers)
-        ]
+        self.layers: list[Layer] = []
+        for number, layer in enumerate(self.spec.layers):
+            weights = LayerWeights(checkpoint, f"layers.{number}.", dtype, device)
+            self.layers.append(Layer(self.spec, layer, weights, kernels))
+            progress(number + 1, self.spec.num_layers)
         self.moes = [layer.ffn for layer in self.layers if isinstance(layer.ffn, Moe)]
 
     def __call__(self, batch: Batch, cache: KvCache) -> Tensor:
