@@ -24,9 +24,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import torch
@@ -85,7 +86,7 @@ async def serving(model: Path, session: aiohttp.ClientSession) -> AsyncIterator[
     command += ["--port", str(port), "--served-name", NAME]
     started_s = time.perf_counter()
     process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
     try:
         async with asyncio.timeout(READY_LIMIT_S):
@@ -93,15 +94,20 @@ async def serving(model: Path, session: aiohttp.ClientSession) -> AsyncIterator[
                 await asyncio.sleep(POLL_S)
         yield Server(pid=process.pid, url=url, ready_s=time.perf_counter() - started_s)
     finally:
-        process.terminate()
-        await process.wait()
+        with suppress(ProcessLookupError):
+            process.terminate()
+        _, words = await process.communicate()
+        if process.returncode:
+            print(words.decode(), file=sys.stderr)
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """None of those that an outgoing connection can have: who asks too early would meet itself."""
+    while True:
+        port = random.randrange(20_000, 32_768)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def is_ready(url: str, session: aiohttp.ClientSession) -> bool:
@@ -141,25 +147,24 @@ class Reference:
 
     def __init__(self, model: Path, num_threads: int) -> None:
         torch.set_num_threads(num_threads)
-        self._model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+        self._model: Any = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)  # evaluation mode
         self._tokenizer = AutoTokenizer.from_pretrained(model)
         self.vocab_size: int = self._model.config.vocab_size
 
     def generate(self, prompts: Prompts, tokens: int) -> torch.Tensor:
         """The output's token ids, [prompts, tokens]."""
-        config = GenerationConfig(
+        config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers gives it no types
             max_new_tokens=tokens, do_sample=False, eos_token_id=None, pad_token_id=0, use_cache=True
         )
         with torch.inference_mode():
             ids = torch.tensor(prompts)
             output = self._model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=config)
-        assert output.shape == (len(prompts), PROMPT + tokens), (
-            "transformers made fewer tokens than asked for"
-        )
-        return output[:, PROMPT:]
+        new: torch.Tensor = output[:, PROMPT:]
+        assert new.shape[1] == tokens, "transformers made fewer tokens than asked for"
+        return new
 
     def text(self, output: torch.Tensor) -> list[str]:
-        return [self._tokenizer.decode(row) for row in output.tolist()]
+        return [str(self._tokenizer.decode(row)) for row in output.tolist()]
 
 
 async def measure(

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-
 from golden_ranks import BLOCK, MAX_LEN, NUM_BLOCKS, make_rank
+
 from rackscale.core import Request, Sampling
 from rackscale.engine import build
 from rackscale.runtime.batch import make_batch

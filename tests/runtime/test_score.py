@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from golden_ranks import GOLDEN, make_rank
 from hypothesis import given
 from hypothesis import strategies as st
 
-from golden_ranks import GOLDEN, make_rank
 from rackscale.checkpoint import open_checkpoint
 from rackscale.runtime.score import score, windows
 

@@ -43,7 +43,7 @@ class Tokenizer:
         """Token ids. Raises SpecError where the text has halves of a surrogate pair."""
         if any("\ud800" <= character <= "\udfff" for character in text):
             raise SpecError("the text has half a surrogate pair", hint="give text that UTF-8 can carry")
-        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids)
+        return list(map(TokenId, self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids))
 
     def decode(self, ids: Sequence[TokenId], *, skip_special_tokens: bool = True) -> str:
         """Text."""

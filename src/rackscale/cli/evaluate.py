@@ -9,7 +9,7 @@ import typer
 
 from rackscale.cli import options as o
 from rackscale.cli.output import print_json, print_text, progress
-from rackscale.core import SpecError, TokenId
+from rackscale.core import SpecError
 
 
 def evaluate(
@@ -45,7 +45,7 @@ def evaluate(
     )
     tokenizer, begin = local.checkpoint.tokenizer, local.checkpoint.generation.bos_token_id
     assert tokenizer is not None, "open_local requires one unless told otherwise"
-    encoded = [TokenId(token) for token in tokenizer.encode(content)]
+    encoded = tokenizer.encode(content)
     tokens = encoded if begin is None else [begin, *encoded]
     if len(tokens) < 2:
         raise SpecError(f"{text} is too short", hint="give at least two tokens of text")

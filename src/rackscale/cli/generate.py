@@ -98,7 +98,7 @@ def _sampling(
 def _tokens(checkpoint: "Checkpoint", prompt: str | None, ids: str | None) -> tuple[TokenId, ...]:
     if prompt is not None:
         assert checkpoint.tokenizer is not None, "open_local requires one where there is a text"
-        return tuple(map(TokenId, checkpoint.tokenizer.encode(prompt)))
+        return tuple(checkpoint.tokenizer.encode(prompt))
     try:
         tokens = tuple(TokenId(int(word)) for word in str(ids).split(","))
     except ValueError:

@@ -5,6 +5,7 @@ import logging
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 
 from rackscale.core import RackscaleError, RankLostError, RankPlan
 from rackscale.runtime.answer import RankAnswer
@@ -21,6 +22,7 @@ from rackscale.runtime.messages import (
 )
 
 STREAM_LIMIT_BYTES = 1 << 26
+REAP_LIMIT_S = 2.0
 PROGRESS_S = 1.0  # between two lines that say how loading goes
 
 _LOG = logging.getLogger("rackscale.serve")
@@ -92,6 +94,8 @@ class RankLink:
             prefix = await self._reader.readexactly(LENGTH.size)
             body = await self._reader.readexactly(LENGTH.unpack(prefix)[0])
         except (asyncio.IncompleteReadError, ConnectionError):
+            with suppress(subprocess.TimeoutExpired):  # its socket closes a moment before it is gone
+                await asyncio.to_thread(self._process.wait, REAP_LIMIT_S)
             code = self._process.poll()
             raise RankLostError(
                 f"the rank's process {self.pid} died (exit code {code})",

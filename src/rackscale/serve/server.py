@@ -3,10 +3,11 @@
 import asyncio
 import logging
 import os
+import secrets
 import signal
 import socket
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, BinaryIO
 
 from rackscale.checkpoint import Metadata, open_metadata
@@ -27,6 +28,7 @@ from rackscale.specs import DeploymentSpec, one_rank
 BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
 EXIT_INTERRUPTED = 130
 TELL_LIMIT_S = 2.0
+FRONTEND_PORTS = range(20_000, 32_768)
 
 _LOG = logging.getLogger("rackscale.serve")
 
@@ -38,12 +40,12 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
     RankLostError where the rank dies.
     """
     started_s = time.monotonic()
-    configure(options)
     stop = _stop_on_signals()
     async with AsyncExitStack() as stack:
         stopping = asyncio.ensure_future(stop.wait())
         stack.callback(stopping.cancel)
         metadata = open_metadata(options.model)
+        configure(options)
         check_parsers(options)
         deployment = _deployment(metadata, options)
         log = _open_log(options, stack)
@@ -165,11 +167,16 @@ def _open_log(options: ServeOptions, stack: AsyncExitStack) -> BinaryIO | None:
 
 
 def _free_port() -> int:
-    """A port of loopback that nobody has, for Dynamo's frontend."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of loopback that nobody has, for Dynamo's frontend.
+
+    None of those that the kernel gives to outgoing connections: who asks before the frontend listens could
+    be given that very port, and would talk to itself.
+    """
+    while True:
+        port = secrets.choice(FRONTEND_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def _stop_on_signals() -> asyncio.Event:

@@ -19,6 +19,7 @@ from rackscale.runtime.sampling import validate_sampling
 
 ANNOTATION = "rackscale:"
 MAX_CHOICES = 128
+MAX_STOPS = 64  # each takes a place in every row of the control plane
 MAX_PRIORITY = 1_000_000
 UNSUPPORTED = {
     "use_beam_search": "beam search is not done; leave it out",
@@ -60,6 +61,8 @@ def translate(
     ends = () if stops.get("ignore_eos") else defaults.eos_token_ids
     given = (*(stops.get("stop_token_ids") or ()), *extras.stop_token_ids)
     _check_tokens("stop_token_ids", given, vocab_size)
+    if len(given) > MAX_STOPS:
+        raise SpecError(f"stop_token_ids has {len(given)} tokens", hint=f"give at most {MAX_STOPS}")
     num_choices = options.get("n") or 1
     if not 1 <= num_choices <= MAX_CHOICES:
         raise SpecError(f"n is {num_choices}", hint=f"give 1 to {MAX_CHOICES}")
