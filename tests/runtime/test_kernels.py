@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from rackscale.core import SpecError
 from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels import ExpertWeights, choose
+from rackscale.runtime.kernels import ExpertWeights, Linear, choose
 from rackscale.runtime.kernels.reference import Reference
 from rackscale.runtime.rope import Rope
 from rackscale.specs import Activation, MoeSpec, RopeSpec, RouterSpec, Scoring
@@ -35,7 +35,8 @@ def test_linear(seed, tokens, width, columns):
     torch.manual_seed(seed)
     x, weight = torch.randn(tokens, width), torch.randn(width, columns)
     bias = torch.randn(columns) if seed % 2 else None
-    close(native.linear(x, weight, bias), reference.linear(x, weight, bias))
+    layer = Linear(weight, bias)
+    close(native.linear(x, layer), reference.linear(x, layer))
 
 
 @EXAMPLES
@@ -216,7 +217,7 @@ def test_experts_at_extremes():
 
 def test_bfloat16_activations_are_left_to_the_reference():
     x, weight = torch.randn(3, 8).bfloat16(), torch.randn(8, 4).bfloat16()
-    assert torch.equal(native.linear(x, weight, None), reference.linear(x, weight, None))
+    assert torch.equal(native.linear(x, Linear(weight)), reference.linear(x, Linear(weight)))
 
 
 def test_choose_by_name():

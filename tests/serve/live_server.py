@@ -54,6 +54,11 @@ class Answer:
         return self.json["error"]["message"]
 
 
+def _environment() -> dict[str, str]:
+    """This process's own, without what a server that ran in it has set for Dynamo."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("DYN_")}
+
+
 class LiveServer:
     """One server. `log_path` gets its stderr."""
 
@@ -70,7 +75,7 @@ class LiveServer:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env={**_environment(), "OMP_NUM_THREADS": "1"},
             )
 
     @property

@@ -1,4 +1,8 @@
-# The C++ kernels (csrc/). See kernels/native.py for what each takes; tensors are addresses.
+# The C++ kernels (csrc/). See kernels/native.py and kernels/descriptors.py for what each takes; tensors are
+# addresses.
+
+class Matrix:
+    def __init__(self, weight: int, is_bf16: bool, depth: int, columns: int, bias: int, /) -> None: ...
 
 class Experts:
     def __init__(
@@ -30,6 +34,71 @@ class Router:
         /,
     ) -> None: ...
 
+class Mla:
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        nope: int,
+        rope: int,
+        value_width: int,
+        rank: int,
+        scale: float,
+        eps: float,
+        first: Matrix,
+        query_norm: int,
+        query_up: Matrix,
+        latent_norm: int,
+        key_up: Matrix,
+        value_up: Matrix,
+        out: Matrix,
+    ) -> None: ...
+
+class Gqa:
+    def __init__(
+        self,
+        *,
+        num_heads: int,
+        num_key_heads: int,
+        head_dim: int,
+        window: int,
+        scale: float,
+        eps: float,
+        clip: float,
+        norm: int,
+        first: Matrix,
+        query_norm: int,
+        key_norm: int,
+        sinks: int,
+        out: Matrix,
+    ) -> None: ...
+
+class Mlp:
+    def __init__(self, gate_up: Matrix, down: Matrix, /) -> None: ...
+
+class Moe:
+    def __init__(
+        self, router: Matrix, correction: int, routing: Router, experts: Experts, shared: Mlp, /
+    ) -> None: ...
+
+class Stack:
+    def __init__(self, hidden: int, eps: float, cos: int, sin: int, /) -> None: ...
+    def add(self, attention_norm: int, attention: Mla | Gqa, ffn_norm: int, ffn: Mlp | Moe, /) -> None: ...
+    def decode(
+        self,
+        x: int,
+        rows: int,
+        lengths: int,
+        table: int,
+        num_decodes: int,
+        table_width: int,
+        block_size: int,
+        caches: list[int],
+        chosen: int,
+        num_threads: int,
+        /,
+    ) -> None: ...
+
 def rms_norm(
     x: int, stride: int, weight: int, num_rows: int, width: int, eps: float, out: int, /
 ) -> None: ...
@@ -45,7 +114,8 @@ def rotate(
     half: int,
     /,
 ) -> None: ...
-def linear(x: int, weight: int, bias: int, num_rows: int, depth: int, columns: int, out: int, /) -> None: ...
+def linear(x: int, stride: int, num_rows: int, matrix: Matrix, out: int, num_threads: int, /) -> None: ...
+def swiglu(gate_up: int, num_rows: int, width: int, /) -> None: ...
 def experts(
     hidden: int,
     weights: int,

@@ -1,5 +1,6 @@
 """What the model sees of a step: tokens in a row, the decodes first, and where their KV is."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,26 +60,12 @@ def make_batch(
 ) -> Batch:
     """A batch of `num_new[i]` tokens of `rows[i]` from position `first[i]` on; tokens: all of them,
     rows one after the other, rows with one new token first."""
+    row_of, positions = spread(rows, first, num_new)
     num_decodes = int(np.count_nonzero(num_new == 1))
-    row_of = np.repeat(rows, num_new)
-    starts = np.cumsum(num_new) - num_new
-    positions = (np.arange(len(row_of)) + np.repeat(first - starts, num_new)).astype(np.int32)
 
     def put(values: IntColumn) -> Tensor:
         return torch.from_numpy(values.astype(np.int64)).to(device)
 
-    chunks = []
-    for i in range(num_decodes, len(rows)):
-        end = int(first[i] + num_new[i])
-        context = cache.slots(np.full(end, rows[i]), np.arange(end, dtype=np.int32))
-        chunks.append(
-            Chunk(
-                start=int(starts[i]),
-                end=int(starts[i] + num_new[i]),
-                position=int(first[i]),
-                context=put(context),
-            )
-        )
     return Batch(
         token_ids=put(tokens),
         positions=put(positions),
@@ -90,5 +77,35 @@ def make_batch(
             table=cache.table,
             block_size=cache.block_size,
         ),
-        chunks=tuple(chunks),
+        chunks=tuple(
+            Chunk(
+                start=start,
+                end=start + count,
+                position=position,
+                context=put(cache.slots_of(row, position + count)),
+            )
+            for row, position, count, start in _chunks(rows, first, num_new, num_decodes)
+        ),
     )
+
+
+def spread(rows: IntColumn, first: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn]:
+    """The row and the position of every token that the rows add."""
+    if len(rows) == num_new.sum():
+        return rows, first
+    row_of: IntColumn = np.repeat(rows, num_new)
+    starts = np.cumsum(num_new) - num_new
+    positions = (np.arange(len(row_of)) + np.repeat(first - starts, num_new)).astype(np.int32)
+    return row_of, positions
+
+
+def _chunks(
+    rows: IntColumn, first: IntColumn, num_new: IntColumn, num_decodes: int
+) -> Iterator[tuple[int, int, int, int]]:
+    """Row, position, number of tokens and place in the batch of each chunk."""
+    start = num_decodes
+    for row, position, count in zip(
+        rows[num_decodes:].tolist(), first[num_decodes:].tolist(), num_new[num_decodes:].tolist(), strict=True
+    ):
+        yield row, position, count, start
+        start += count

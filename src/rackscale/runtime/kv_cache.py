@@ -47,3 +47,9 @@ class KvCache:
         blocks = self.table[rows, positions // self.block_size]
         slots: IntColumn = blocks * self.block_size + positions % self.block_size
         return slots
+
+    def slots_of(self, row: int, length: int) -> IntColumn:
+        """Where the first `length` tokens of a row are."""
+        blocks = self.table[row, : -(-length // self.block_size)]
+        slots: IntColumn = np.add.outer(blocks * self.block_size, np.arange(self.block_size, dtype=np.int32))
+        return slots.ravel()[:length]

@@ -6,7 +6,7 @@ import torch
 from rackscale.checkpoint import Checkpoint
 from rackscale.core import IntColumn, RankPlan, RankResult, Seat, column
 from rackscale.runtime.answer import RankAnswer, TokenLogprobs
-from rackscale.runtime.batch import make_batch
+from rackscale.runtime.batch import make_batch, spread
 from rackscale.runtime.kernels import Kernels
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model import Model, Progress
@@ -31,7 +31,14 @@ class Rank:
         progress: Progress = lambda _done, _total: None,
     ) -> None:
         self.device = torch.device(device)
-        self.model = Model(checkpoint, dtype=dtype, device=self.device, kernels=kernels, progress=progress)
+        self.model = Model(
+            checkpoint,
+            dtype=dtype,
+            device=self.device,
+            kernels=kernels,
+            max_positions=max_model_len,
+            progress=progress,
+        )
         self.cache = KvCache(
             checkpoint.spec,
             num_blocks=num_blocks,
@@ -55,18 +62,21 @@ class Rank:
         """Perform a plan: write the KV of its tokens, and sample where it says so."""
         for seat in plan.seats:
             self._seat(seat)
-        self.cache.assign(plan.block_rows, plan.block_indices, plan.block_ids)
+        if len(plan.block_rows):
+            self.cache.assign(plan.block_rows, plan.block_indices, plan.block_ids)
         if not len(plan.rows):
             return RankAnswer(result=RankResult(tokens=column(), expert_loads=column()))
         ends = plan.num_computed + plan.num_new
         sampling = np.flatnonzero(plan.samples)
+        last = np.cumsum(plan.num_new) - 1
+        tokens_of = spread(plan.rows, plan.num_computed, plan.num_new)
         batch = make_batch(
             self.cache,
-            self._inputs(plan),
+            self._tokens[tokens_of],
             plan.rows,
             plan.num_computed,
             plan.num_new,
-            (np.cumsum(plan.num_new) - 1)[sampling],
+            None if len(sampling) == last[-1] + 1 else last[sampling],
             self.device,
         )
         logits = self.model(batch, self.cache)
@@ -81,13 +91,6 @@ class Rank:
         self._tokens[seat.row, : len(known)] = known
         self.sampler.seat(seat.row, seat.request, seat.emitted)
 
-    def _inputs(self, plan: RankPlan) -> IntColumn:
-        row_of = np.repeat(plan.rows, plan.num_new)
-        starts = np.cumsum(plan.num_new) - plan.num_new
-        positions = np.arange(len(row_of)) + np.repeat(plan.num_computed - starts, plan.num_new)
-        inputs: IntColumn = self._tokens[row_of, positions]
-        return inputs
-
     def _sample(
         self, logits: torch.Tensor, rows: IntColumn, positions: IntColumn
     ) -> tuple[IntColumn, tuple[TokenLogprobs, ...]]:
@@ -98,11 +101,11 @@ class Rank:
 
     def _loads(self) -> IntColumn:
         """Tokens by MoE layer and expert, flattened."""
-        moes = self.model.moes
-        if not moes:
+        chosen_MTK = self.model.chosen_MTK
+        if not len(chosen_MTK):
             return column()
-        num_experts = moes[0].spec.router.num_experts
-        chosen = torch.stack([moe.chosen_TK for moe in moes]).flatten(1).cpu().numpy()
-        flat = chosen + np.arange(len(moes))[:, None] * num_experts
-        loads: IntColumn = np.bincount(flat.ravel(), minlength=len(moes) * num_experts).astype(np.int32)
+        num_experts = self.model.num_experts
+        firsts = np.arange(len(chosen_MTK))[:, None] * num_experts
+        flat = chosen_MTK.flatten(1).cpu().numpy() + firsts
+        loads: IntColumn = np.bincount(flat.ravel(), minlength=len(flat) * num_experts).astype(np.int32)
         return loads

@@ -1,36 +1,127 @@
 // Python's view of the kernels. Tensors come as addresses: converting a tensor costs more than a small kernel.
 #include <nanobind/nanobind.h>
+#include <nanobind/stl/vector.h>
 
 #include "kernels.hpp"
+#include "layers.hpp"
 
 namespace nb = nanobind;
+using namespace nb::literals;
 using Address = uintptr_t;
+using Release = nb::call_guard<nb::gil_scoped_release>;
+
+namespace {
 
 template <typename T>
 T* at(Address address) {
   return reinterpret_cast<T*>(address);
 }
 
-NB_MODULE(_native, m) {
-  m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
+rackscale::Paged paged(Address rows, Address lengths, Address table, int64_t num_decodes, int64_t table_width,
+                       int64_t block_size) {
+  return {at<int32_t>(rows), at<int32_t>(lengths), at<int32_t>(table), num_decodes, table_width, block_size};
+}
+
+// The layers of a model, as Python builds them up.
+struct Stack {
+  int64_t hidden;
+  float eps;
+  const float* cos;
+  const float* sin;
+  std::vector<rackscale::Layer> layers;
+
+  template <typename Attention, typename Ffn>
+  void add(Address attention_norm, const Attention& attention, Address ffn_norm, const Ffn& ffn) {
+    layers.push_back({at<float>(attention_norm), attention, at<float>(ffn_norm), ffn});
+  }
+};
+
+void bind_weights(nb::module_& m) {
+  nb::class_<rackscale::Matrix>(m, "Matrix")
+      .def("__init__",
+           [](rackscale::Matrix* self, Address weight, bool is_bf16, int64_t depth, int64_t columns, Address bias) {
+             new (self) rackscale::Matrix{at<void>(weight), is_bf16, depth, columns, at<float>(bias)};
+           });
   nb::class_<rackscale::Experts>(m, "Experts")
       .def("__init__",
            [](rackscale::Experts* self, int64_t num_experts, int64_t hidden, int64_t width, Address gate_up,
               Address down, bool is_bf16, Address gate_up_bias, Address down_bias, bool clamped, float alpha,
               float limit) {
-             new (self) rackscale::Experts{num_experts,         hidden,  width, at<void>(gate_up), at<void>(down), is_bf16,
-                                           at<float>(gate_up_bias), at<float>(down_bias), clamped, alpha, limit};
+             new (self)
+                 rackscale::Experts{num_experts,         hidden,  width, at<void>(gate_up), at<void>(down), is_bf16,
+                                    at<float>(gate_up_bias), at<float>(down_bias), clamped, alpha, limit};
            });
   nb::class_<rackscale::Router>(m, "Router")
       .def("__init__", [](rackscale::Router* self, int64_t num_experts, int64_t top_k, int64_t num_groups,
                           int64_t topk_groups, int scoring, bool renormalise, float scale) {
         new (self) rackscale::Router{num_experts, top_k, num_groups, topk_groups, scoring, renormalise, scale};
       });
-  m.def("experts", [](Address hidden, Address weights, Address expert_ids, int64_t num_tokens, int64_t per_token,
-                      const rackscale::Experts& e, Address out, int num_threads) {
-    rackscale::experts(at<float>(hidden), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token, e,
-                       at<float>(out), num_threads);
-  });
+}
+
+void bind_layers(nb::module_& m) {
+  using rackscale::Gqa, rackscale::Matrix, rackscale::Mla, rackscale::Mlp, rackscale::Moe;
+  nb::class_<Mla>(m, "Mla").def(
+      "__init__",
+      [](Mla* self, int64_t num_heads, int64_t nope, int64_t rope, int64_t value_width, int64_t rank, float scale,
+         float eps, const Matrix& first, Address query_norm, const Matrix& query_up, Address latent_norm,
+         const Matrix& key_up, const Matrix& value_up, const Matrix& out) {
+        new (self) Mla{num_heads, nope,     rope,   value_width, rank, scale, eps, first, at<float>(query_norm),
+                       query_up,  at<float>(latent_norm), key_up, value_up,    out};
+      },
+      nb::kw_only(), "num_heads"_a, "nope"_a, "rope"_a, "value_width"_a, "rank"_a, "scale"_a, "eps"_a, "first"_a,
+      "query_norm"_a, "query_up"_a, "latent_norm"_a, "key_up"_a, "value_up"_a, "out"_a);
+  nb::class_<Gqa>(m, "Gqa").def(
+      "__init__",
+      [](Gqa* self, int64_t num_heads, int64_t num_key_heads, int64_t head_dim, int64_t window, float scale, float eps,
+         float clip, int norm, const Matrix& first, Address query_norm, Address key_norm, Address sinks,
+         const Matrix& out) {
+        new (self) Gqa{num_heads, num_key_heads, head_dim,
+                       window,    scale,         eps,
+                       clip,      static_cast<rackscale::QkNorm>(norm),
+                       first,     at<float>(query_norm), at<float>(key_norm),
+                       at<float>(sinks), out};
+      },
+      nb::kw_only(), "num_heads"_a, "num_key_heads"_a, "head_dim"_a, "window"_a, "scale"_a, "eps"_a, "clip"_a,
+      "norm"_a, "first"_a, "query_norm"_a, "key_norm"_a, "sinks"_a, "out"_a);
+  nb::class_<Mlp>(m, "Mlp").def(
+      "__init__", [](Mlp* self, const Matrix& gate_up, const Matrix& down) { new (self) Mlp{gate_up, down}; });
+  nb::class_<Moe>(m, "Moe").def("__init__",
+                                [](Moe* self, const Matrix& router, Address correction, const rackscale::Router& routing,
+                                   const rackscale::Experts& experts, const Mlp& shared) {
+                                  new (self) Moe{router, at<float>(correction), routing, experts, shared};
+                                });
+  nb::class_<Stack>(m, "Stack")
+      .def("__init__",
+           [](Stack* self, int64_t hidden, float eps, Address cos, Address sin) {
+             new (self) Stack{hidden, eps, at<float>(cos), at<float>(sin), {}};
+           })
+      .def("add", &Stack::add<Mla, Mlp>)
+      .def("add", &Stack::add<Mla, Moe>)
+      .def("add", &Stack::add<Gqa, Mlp>)
+      .def("add", &Stack::add<Gqa, Moe>)
+      .def(
+          "decode",
+          [](const Stack& self, Address x, Address rows, Address lengths, Address table, int64_t num_decodes,
+             int64_t table_width, int64_t block_size, const std::vector<Address>& caches, Address chosen,
+             int num_threads) {
+            std::vector<float*> tensors;
+            for (const Address cache : caches) tensors.push_back(at<float>(cache));
+            const rackscale::Decode step{paged(rows, lengths, table, num_decodes, table_width, block_size),
+                                         tensors.data(), self.cos, self.sin, num_threads};
+            rackscale::decode(self.layers, self.hidden, self.eps, step, at<float>(x), at<int32_t>(chosen));
+          },
+          Release());
+}
+
+void bind_operations(nb::module_& m) {
+  m.def(
+      "experts",
+      [](Address hidden, Address weights, Address expert_ids, int64_t num_tokens, int64_t per_token,
+         const rackscale::Experts& e, Address out, int num_threads) {
+        rackscale::experts(at<float>(hidden), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token, e,
+                           at<float>(out), num_threads);
+      },
+      Release());
   m.def("route", [](Address logits, Address correction, int64_t num_tokens, const rackscale::Router& r,
                     Address weights, Address expert_ids) {
     rackscale::route(at<float>(logits), at<float>(correction), num_tokens, r, at<float>(weights),
@@ -38,32 +129,51 @@ NB_MODULE(_native, m) {
   });
   m.def("rms_norm", [](Address in, int64_t in_stride, Address weight, int64_t num_rows, int64_t width, float eps,
                        Address out) {
-    rackscale::rms_norm(at<float>(in), in_stride, at<float>(weight), num_rows, width, eps, at<float>(out));
+    rackscale::rms_norm(at<float>(in), in_stride, at<float>(weight), num_rows, width, eps, at<float>(out), width);
   });
   m.def("rotate", [](Address x, int64_t token_stride, int64_t head_stride, Address cos, Address sin, Address positions,
                      int64_t num_tokens, int64_t num_heads, int64_t half) {
     rackscale::rotate(at<float>(x), token_stride, head_stride, at<float>(cos), at<float>(sin), at<int64_t>(positions),
                       num_tokens, num_heads, half);
   });
-  m.def("linear", [](Address in, Address weight, Address bias, int64_t num_rows, int64_t depth, int64_t columns,
-                     Address out) {
-    rackscale::linear(at<float>(in), at<float>(weight), at<float>(bias), num_rows, depth, columns, at<float>(out));
-  });
-  m.def("mla_decode", [](Address query, Address cache, Address rows, Address lengths, Address table,
-                         int64_t num_decodes, int64_t table_width, int64_t block_size, int64_t num_heads,
-                         int64_t width, int64_t rank, float scale, Address out, int num_threads) {
-    const rackscale::Paged paged{at<int32_t>(rows), at<int32_t>(lengths), at<int32_t>(table),
-                                 num_decodes,       table_width,          block_size};
-    rackscale::mla_decode(at<float>(query), at<float>(cache), paged, num_heads, width, rank, scale, at<float>(out),
+  m.def(
+      "linear",
+      [](Address in, int64_t in_stride, int64_t num_rows, const rackscale::Matrix& matrix, Address out,
+         int num_threads) {
+        rackscale::linear(at<float>(in), in_stride, num_rows, matrix, false, at<float>(out), matrix.columns,
                           num_threads);
+      },
+      Release());
+  m.def("swiglu", [](Address inner, int64_t num_rows, int64_t width) {
+    rackscale::swiglu_rows(at<float>(inner), num_rows, width);
   });
-  m.def("gqa_decode", [](Address query, Address keys, Address values, Address rows, Address lengths, Address table,
-                         int64_t num_decodes, int64_t table_width, int64_t block_size, int64_t num_heads,
-                         int64_t num_key_heads, int64_t head_dim, float scale, int64_t window, Address sinks,
-                         Address out, int num_threads) {
-    const rackscale::Paged paged{at<int32_t>(rows), at<int32_t>(lengths), at<int32_t>(table),
-                                 num_decodes,       table_width,          block_size};
-    rackscale::gqa_decode(at<float>(query), at<float>(keys), at<float>(values), paged, num_heads, num_key_heads,
-                          head_dim, scale, window, at<float>(sinks), at<float>(out), num_threads);
-  });
+  m.def(
+      "mla_decode",
+      [](Address query, Address cache, Address rows, Address lengths, Address table, int64_t num_decodes,
+         int64_t table_width, int64_t block_size, int64_t num_heads, int64_t width, int64_t rank, float scale,
+         Address out, int num_threads) {
+        rackscale::mla_decode(at<float>(query), at<float>(cache),
+                              paged(rows, lengths, table, num_decodes, table_width, block_size), num_heads, width,
+                              rank, scale, at<float>(out), num_threads);
+      },
+      Release());
+  m.def(
+      "gqa_decode",
+      [](Address query, Address keys, Address values, Address rows, Address lengths, Address table,
+         int64_t num_decodes, int64_t table_width, int64_t block_size, int64_t num_heads, int64_t num_key_heads,
+         int64_t head_dim, float scale, int64_t window, Address sinks, Address out, int num_threads) {
+        rackscale::gqa_decode(at<float>(query), at<float>(keys), at<float>(values),
+                              paged(rows, lengths, table, num_decodes, table_width, block_size), num_heads,
+                              num_key_heads, head_dim, scale, window, at<float>(sinks), at<float>(out), num_threads);
+      },
+      Release());
+}
+
+}  // namespace
+
+NB_MODULE(_native, m) {
+  m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
+  bind_weights(m);
+  bind_layers(m);
+  bind_operations(m);
 }

@@ -1,7 +1,7 @@
-// The dense operations of a small batch: norms, rotary embedding, products, feed-forward.
+// The dense operations of a small batch: norms, rotary embedding, products, activation.
 #include <cmath>
-#include <vector>
 
+#include "activation.hpp"
 #include "kernels.hpp"
 #include "panel.hpp"
 #include "portable.hpp"
@@ -9,10 +9,10 @@
 namespace rackscale {
 
 RACKSCALE_CLONES void rms_norm(const float* in, int64_t in_stride, const float* weight, int64_t num_rows,
-                               int64_t width, float eps, float* out) {
+                               int64_t width, float eps, float* out, int64_t out_stride) {
   for (int64_t row = 0; row < num_rows; ++row) {
     const float* from = in + row * in_stride;
-    float* to = out + row * width;
+    float* to = out + row * out_stride;
     const float scale = 1.0f / std::sqrt(dot(from, from, width) / static_cast<float>(width) + eps);
     for (int64_t i = 0; i < width; ++i) to[i] = from[i] * scale * weight[i];
   }
@@ -33,9 +33,40 @@ RACKSCALE_CLONES void rotate(float* x, int64_t token_stride, int64_t head_stride
     }
 }
 
-RACKSCALE_CLONES void linear(const float* in, const float* weight, const float* bias, int64_t num_rows, int64_t depth,
-                             int64_t columns, float* out) {
-  product<float>(in, num_rows, depth, weight, columns, bias, out);
+RACKSCALE_CLONES void swiglu_rows(float* inner, int64_t num_rows, int64_t width) {
+  for (int64_t row = 0; row < num_rows; ++row) swiglu(inner + row * 2 * width, width);
+}
+
+namespace {
+
+RACKSCALE_CLONES void product_fp32(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
+                                   float* out, int64_t out_stride, int64_t from, int64_t to) {
+  product(in, in_stride, num_rows, m.depth, static_cast<const float*>(m.weight), m.columns, m.bias, add, out,
+          out_stride, from, to);
+}
+RACKSCALE_CLONES void product_bf16(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
+                                   float* out, int64_t out_stride, int64_t from, int64_t to) {
+  product(in, in_stride, num_rows, m.depth, static_cast<const bf16*>(m.weight), m.columns, m.bias, add, out,
+          out_stride, from, to);
+}
+
+constexpr int64_t kShare = 1 << 16;  // elements of a weight that are worth waking a thread for
+
+}  // namespace
+
+void linear(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add, float* out,
+            int64_t out_stride, int num_threads) {
+  const auto product = m.is_bf16 ? product_bf16 : product_fp32;
+  const int64_t shares = std::min<int64_t>(num_threads, m.depth * m.columns / kShare);
+  if (shares <= 1) {
+    product(in, in_stride, num_rows, m, add, out, out_stride, 0, m.columns);
+    return;
+  }
+  const int64_t tiles = (m.columns + kColumns - 1) / kColumns, each = (tiles + shares - 1) / shares * kColumns;
+#pragma omp parallel for num_threads(num_threads)
+  for (int64_t share = 0; share < shares; ++share)
+    product(in, in_stride, num_rows, m, add, out, out_stride, std::min(share * each, m.columns),
+            std::min((share + 1) * each, m.columns));
 }
 
 }  // namespace rackscale

@@ -1,8 +1,8 @@
 // Grouped experts: tokens sorted by expert, each expert's weights read once for up to kRows of its tokens.
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
+#include "activation.hpp"
 #include "kernels.hpp"
 #include "panel.hpp"
 #include "portable.hpp"
@@ -10,48 +10,78 @@
 namespace rackscale {
 namespace {
 
-void activate(float* inner, int64_t width, const Experts& e) {
-  for (int64_t i = 0; i < width; ++i) {
-    float gate = inner[i], up = inner[width + i];
-    if (e.clamped) {
-      gate = std::min(gate, e.limit);
-      up = std::clamp(up, -e.limit, e.limit) + 1.0f;
-      inner[i] = gate / (1.0f + std::exp(-e.alpha * gate)) * up;
-    } else {
-      inner[i] = gate / (1.0f + std::exp(-gate)) * up;
-    }
-  }
-}
-
 struct Pair {
   int32_t token;
   float weight;
 };
 
+// inner [rows, 2 * width]
+RACKSCALE_INLINE void activate(float* inner, int64_t num_rows, const Experts& e) {
+  for (int64_t row = 0; row < num_rows; ++row, inner += 2 * e.width) {
+    if (e.clamped) {
+      swiglu_clamped(inner, e.width, e.alpha, e.limit);
+    } else {
+      swiglu(inner, e.width);
+    }
+  }
+}
+
+// Up to kRows tokens of one expert.
 template <typename W, int64_t R>
 RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t expert, const Experts& e,
                            float* scratch, float* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
-  const float *in[R], *inner_in[R];
-  float *inner[R], *result[R];
+  Rows<R> first, second;
   for (int64_t r = 0; r < R; ++r) {
-    in[r] = hidden + pairs[r].token * e.hidden;
-    inner_in[r] = inner[r] = scratch + r * (2 * e.width + e.hidden);
-    result[r] = inner[r] + 2 * e.width;
+    first.in[r] = hidden + pairs[r].token * e.hidden;
+    second.in[r] = first.out[r] = scratch + r * (2 * e.width + e.hidden);
+    second.out[r] = first.out[r] + 2 * e.width;
   }
-  panel<W, R>(in, e.hidden, gate_up, 2 * e.width, e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr,
-              inner);
-  for (int64_t r = 0; r < R; ++r) activate(inner[r], e.width, e);
-  panel<W, R>(inner_in, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, result);
-  for (int64_t r = 0; r < R; ++r) add_scaled(out + pairs[r].token * e.hidden, result[r], pairs[r].weight, e.hidden);
+  panel<W, R>(first, e.hidden, gate_up, 2 * e.width, e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr);
+  for (int64_t r = 0; r < R; ++r) activate(first.out[r], 1, e);
+  panel<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr);
+  for (int64_t r = 0; r < R; ++r) add_scaled(out + pairs[r].token * e.hidden, second.out[r], pairs[r].weight, e.hidden);
+}
+
+// The same for many tokens: gathered, so that the products can keep a widened part of the weight.
+template <typename W>
+RACKSCALE_INLINE void many(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
+                           float* scratch, float* out) {
+  const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
+  const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
+  const float* gate_up_bias = e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr;
+  const float* down_bias = e.down_bias ? e.down_bias + expert * e.hidden : nullptr;
+  float* const inner = scratch + count * e.hidden;
+  for (int64_t i = 0; i < count; ++i)
+    std::copy_n(hidden + pairs[i].token * e.hidden, e.hidden, scratch + i * e.hidden);
+  product(scratch, e.hidden, count, e.hidden, gate_up, 2 * e.width, gate_up_bias, false, inner, 2 * e.width, 0,
+          2 * e.width);
+  activate(inner, count, e);
+  product(inner, 2 * e.width, count, e.width, down, e.hidden, down_bias, false, scratch, e.hidden, 0, e.hidden);
+  for (int64_t i = 0; i < count; ++i)
+    add_scaled(out + pairs[i].token * e.hidden, scratch + i * e.hidden, pairs[i].weight, e.hidden);
 }
 
 template <typename W>
 RACKSCALE_INLINE void expert_tokens(const float* hidden, const Pair* pairs, int64_t count, int64_t expert,
                                     const Experts& e, float* scratch, float* out) {
+  if (count >= kPackedRows<W>) {
+    many<W>(hidden, pairs, count, expert, e, scratch, out);
+    return;
+  }
   for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(hidden, pairs, expert, e, scratch, out);
-  for (; count > 0; --count, ++pairs) some<W, 1>(hidden, pairs, expert, e, scratch, out);
+  switch (count) {
+    case 3:
+      some<W, 3>(hidden, pairs, expert, e, scratch, out);
+      break;
+    case 2:
+      some<W, 2>(hidden, pairs, expert, e, scratch, out);
+      break;
+    case 1:
+      some<W, 1>(hidden, pairs, expert, e, scratch, out);
+      break;
+  }
 }
 
 RACKSCALE_CLONES void run_fp32(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
@@ -61,6 +91,14 @@ RACKSCALE_CLONES void run_fp32(const float* hidden, const Pair* pairs, int64_t c
 RACKSCALE_CLONES void run_bf16(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
                                float* scratch, float* out) {
   expert_tokens<bf16>(hidden, pairs, count, expert, e, scratch, out);
+}
+RACKSCALE_CLONES void add(float* to, const float* from, int64_t size) { add_scaled(to, from, 1.0f, size); }
+
+// The most tokens that one expert has.
+int64_t largest_gap(const std::vector<int64_t>& starts) {
+  int64_t most = 0;
+  for (size_t n = 1; n < starts.size(); ++n) most = std::max(most, starts[n] - starts[n - 1]);
+  return most;
 }
 
 }  // namespace
@@ -77,7 +115,8 @@ void experts(const float* hidden, const float* weights, const int32_t* expert_id
     pairs[next[expert_ids[i]]++] = {static_cast<int32_t>(i / per_token), weights[i]};
 
   const int64_t size = num_tokens * e.hidden;
-  const int64_t scratch_size = kRows * (2 * e.width + e.hidden);
+  const int64_t most = largest_gap(starts);
+  const int64_t scratch_size = std::max(kRows, most) * (2 * e.width + e.hidden);
   std::fill(out, out + size, 0.0f);
   // Each thread adds into a sum of its own: which thread has which expert is fixed, so that the order of
   // additions, and with it the result, is the same in every run.
@@ -92,7 +131,7 @@ void experts(const float* hidden, const float* weights, const int32_t* expert_id
       (e.is_bf16 ? run_bf16 : run_fp32)(hidden, pairs.data() + starts[n], count, n, e, scratch.data(), to);
     }
   }
-  for (int thread = 1; thread < num_threads; ++thread) add_scaled(out, sums.data() + (thread - 1) * size, 1.0f, size);
+  for (int thread = 1; thread < num_threads; ++thread) add(out, sums.data() + (thread - 1) * size, size);
 }
 
 }  // namespace rackscale

@@ -6,6 +6,14 @@
 
 namespace rackscale {
 
+// A linear layer's weight, input-major.
+struct Matrix {
+  const void* weight = nullptr;  // [depth, columns], fp32 or bf16; null: no such layer
+  bool is_bf16 = false;
+  int64_t depth = 0, columns = 0;
+  const float* bias = nullptr;  // [columns] or null
+};
+
 struct Experts {
   int64_t num_experts, hidden, width;
   const void* gate_up;        // [E, hidden, 2 * width], fp32 or bf16
@@ -48,16 +56,20 @@ struct Router {
 void route(const float* logits, const float* correction, int64_t num_tokens, const Router& router,
            float* weights, int32_t* expert_ids);
 
-// out [rows, width] = in / rms(in) * weight; a row of `in` begins every in_stride floats.
+// out [rows, width] = in / rms(in) * weight; rows begin every in_stride and out_stride floats.
 void rms_norm(const float* in, int64_t in_stride, const float* weight, int64_t num_rows, int64_t width, float eps,
-              float* out);
+              float* out, int64_t out_stride);
 
 // Rotates, in place, the pairs (i, i + half) of every head; cos and sin are [positions, half].
 void rotate(float* x, int64_t token_stride, int64_t head_stride, const float* cos, const float* sin,
             const int64_t* positions, int64_t num_tokens, int64_t num_heads, int64_t half);
 
-// out [rows, columns] = in [rows, depth] * weight [depth, columns] (+ bias).
-void linear(const float* in, const float* weight, const float* bias, int64_t num_rows, int64_t depth, int64_t columns,
-            float* out);
+// inner [rows, 2 * width], gate and up: silu(gate) * up takes the gate's place.
+void swiglu_rows(float* inner, int64_t num_rows, int64_t width);
+
+// out [rows, columns] = in [rows, depth] * weight (+ bias) (+ out where `add`); rows begin every in_stride and
+// out_stride floats.
+void linear(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& matrix, bool add, float* out,
+            int64_t out_stride, int num_threads);
 
 }  // namespace rackscale

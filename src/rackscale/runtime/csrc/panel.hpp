@@ -1,66 +1,127 @@
 // A few rows times an input-major weight: the product that all linear layers of a small batch are made of.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
+
 #include "portable.hpp"
 
 namespace rackscale {
 
-constexpr int64_t kRows = 4;      // tokens that share one pass over a weight
-constexpr int64_t kColumns = 64;  // of a weight, kept in registers: 4 x 4 vectors of 16
+constexpr int64_t kRows = 4;     // of the input, that share one pass over a weight
+constexpr int64_t kVectors = 4;  // of a weight's columns: 4 x 4 sums stay in registers
+constexpr int64_t kColumns = kVectors * kLanes;
+constexpr int64_t kDepth = 128;     // of a weight, that are widened at once: 32 KiB
 
-// out[r][n] = sum_k in[r][k] * weight[k][n] (+ bias[n]) for up to kRows rows; weight is [depth, columns].
-template <typename W, int64_t R>
-RACKSCALE_INLINE void panel(const float* const* in, int64_t depth, const W* weight, int64_t columns,
-                            const float* bias, float* const* out) {
-  int64_t n = 0;
-  for (; n + kColumns <= columns; n += kColumns) {
-    f32x16 total[R][4] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-      const W* row = weight + k * columns + n;
-      f32x16 w[4] = {load(row), load(row + 16), load(row + 32), load(row + 48)};
-      for (int64_t r = 0; r < R; ++r)
-        for (int64_t v = 0; v < 4; ++v) total[r][v] += w[v] * in[r][k];
-    }
+// From so many rows on that pays: bf16 is widened once and not once for every kRows rows; fp32 is only brought
+// closer together.
+template <typename W>
+constexpr int64_t kPackedRows = std::is_same_v<W, bf16> ? 8 : 256;
+
+// R rows of input and output; rows may lie anywhere.
+template <int64_t R>
+struct Rows {
+  const float* in[R];
+  float* out[R];
+};
+
+// out[r][n] = sum_k in[r][k] * weight[k][n] (+ bias[n]) (+ out[r][n] where `add`) for V vectors of columns from n on.
+template <typename W, int64_t R, int64_t V>
+RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
+                           bool add, int64_t n) {
+  f32x16 total[R][V] = {};
+  for (int64_t k = 0; k < depth; ++k) {
+    f32x16 w[V];
+    for (int64_t v = 0; v < V; ++v) w[v] = load(weight + k * columns + n + v * kLanes);
     for (int64_t r = 0; r < R; ++r)
-      for (int64_t v = 0; v < 4; ++v)
-        store(out[r] + n + 16 * v, bias ? total[r][v] + load(bias + n + 16 * v) : total[r][v]);
+      for (int64_t v = 0; v < V; ++v) total[r][v] += w[v] * rows.in[r][k];
   }
-  for (; n + kLanes <= columns; n += kLanes) {
-    f32x16 total[R] = {};
-    for (int64_t k = 0; k < depth; ++k) {
-      f32x16 w = load(weight + k * columns + n);
-      for (int64_t r = 0; r < R; ++r) total[r] += w * in[r][k];
-    }
-    for (int64_t r = 0; r < R; ++r) store(out[r] + n, bias ? total[r] + load(bias + n) : total[r]);
-  }
-  for (; n < columns; ++n)
-    for (int64_t r = 0; r < R; ++r) {
-      float total = bias ? bias[n] : 0;
-      for (int64_t k = 0; k < depth; ++k) total += in[r][k] * widen(weight[k * columns + n]);
-      out[r][n] = total;
+  for (int64_t r = 0; r < R; ++r)
+    for (int64_t v = 0; v < V; ++v) {
+      const int64_t at = n + v * kLanes;
+      if (bias) total[r][v] += load(bias + at);
+      if (add) total[r][v] += load(rows.out[r] + at);
+      store(rows.out[r] + at, total[r][v]);
     }
 }
 
-// The same for any number of rows.
+// The same for the columns from .. to - 1: whole tiles, then vectors, then one by one.
+template <typename W, int64_t R>
+RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
+                            bool add, int64_t from, int64_t to) {
+  int64_t n = from;
+  for (; n + kColumns <= to; n += kColumns) tile<W, R, kVectors>(rows, depth, weight, columns, bias, add, n);
+  for (; n + kLanes <= to; n += kLanes) tile<W, R, 1>(rows, depth, weight, columns, bias, add, n);
+  for (; n < to; ++n)
+    for (int64_t r = 0; r < R; ++r) {
+      float total = 0;
+      for (int64_t k = 0; k < depth; ++k) total += rows.in[r][k] * widen(weight[k * columns + n]);
+      if (bias) total += bias[n];
+      rows.out[r][n] = add ? rows.out[r][n] + total : total;
+    }
+}
+
+// All columns of R rows.
+template <typename W, int64_t R>
+RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias) {
+  panel<W, R>(rows, depth, weight, columns, bias, false, 0, columns);
+}
+
+template <int64_t R>
+RACKSCALE_INLINE Rows<R> rows_at(const float* in, int64_t in_stride, float* out, int64_t out_stride) {
+  Rows<R> rows;
+  for (int64_t r = 0; r < R; ++r) {
+    rows.in[r] = in + r * in_stride;
+    rows.out[r] = out + r * out_stride;
+  }
+  return rows;
+}
+
+// The columns from .. to - 1 for any number of rows.
 template <typename W>
-RACKSCALE_INLINE void product(const float* in, int64_t num_rows, int64_t depth, const W* weight, int64_t columns,
-                              const float* bias, float* out) {
-  const float* from[kRows];
-  float* to[kRows];
-  for (; num_rows > 0;) {
-    const int64_t rows = num_rows >= kRows ? kRows : 1;
-    for (int64_t r = 0; r < rows; ++r) {
-      from[r] = in + r * depth;
-      to[r] = out + r * columns;
+RACKSCALE_INLINE void rows_times(const float* in, int64_t in_stride, int64_t num_rows, int64_t depth, const W* weight,
+                                 int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
+                                 int64_t from, int64_t to) {
+  int64_t row = 0;
+  for (; row + kRows <= num_rows; row += kRows)
+    panel<W, kRows>(rows_at<kRows>(in + row * in_stride, in_stride, out + row * out_stride, out_stride), depth, weight,
+                    columns, bias, add, from, to);
+  in += row * in_stride;
+  out += row * out_stride;
+  switch (num_rows - row) {
+    case 3:
+      panel<W, 3>(rows_at<3>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      break;
+    case 2:
+      panel<W, 2>(rows_at<2>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      break;
+    case 1:
+      panel<W, 1>(rows_at<1>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      break;
+  }
+}
+
+// The same, a tile's columns after the other. For more than a few rows a tile's part of the weight is first widened
+// into a place of its own, kDepth rows at a time, where it stays in the first cache while all rows pass over it.
+template <typename W>
+RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_rows, int64_t depth, const W* weight,
+                              int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
+                              int64_t from, int64_t to) {
+  if (num_rows < kPackedRows<W>) {
+    for (int64_t n = from; n < to; n += kColumns)
+      rows_times(in, in_stride, num_rows, depth, weight, columns, bias, add, out, out_stride, n,
+                 std::min(n + kColumns, to));
+    return;
+  }
+  alignas(64) float packed[kDepth * kColumns];
+  for (int64_t n = from; n < to; n += kColumns) {
+    const int64_t width = std::min(kColumns, to - n);
+    for (int64_t k = 0; k < depth; k += kDepth) {
+      const int64_t rows = std::min(kDepth, depth - k);
+      for (int64_t i = 0; i < rows; ++i) widen(weight + (k + i) * columns + n, width, packed + i * kColumns);
+      rows_times(in + k, in_stride, num_rows, rows, packed, kColumns, bias && k == 0 ? bias + n : nullptr,
+                 add || k > 0, out + n, out_stride, 0, width);
     }
-    if (rows == kRows) {
-      panel<W, kRows>(from, depth, weight, columns, bias, to);
-    } else {
-      panel<W, 1>(from, depth, weight, columns, bias, to);
-    }
-    in += rows * depth;
-    out += rows * columns;
-    num_rows -= rows;
   }
 }
 

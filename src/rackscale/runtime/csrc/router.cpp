@@ -4,12 +4,20 @@
 #include <limits>
 #include <vector>
 
+#include "activation.hpp"
 #include "kernels.hpp"
+#include "portable.hpp"
 
 namespace rackscale {
 namespace {
 
 constexpr float kGone = -std::numeric_limits<float>::infinity();
+
+RACKSCALE_CLONES void to_sigmoids(float* values, int64_t size) {
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) store(values + i, sigmoid(load(values + i)));
+  for (; i < size; ++i) values[i] = 1.0f / (1.0f + std::exp(-values[i]));
+}
 
 void softmax(float* values, int64_t size) {
   const float largest = *std::max_element(values, values + size);
@@ -57,8 +65,7 @@ void route(const float* logits, const float* correction, int64_t num_tokens, con
   for (int64_t token = 0; token < num_tokens; ++token) {
     std::copy(logits + token * r.num_experts, logits + (token + 1) * r.num_experts, scores.begin());
     if (r.scoring == 0) softmax(scores.data(), r.num_experts);
-    if (r.scoring == 2)
-      for (float& score : scores) score = 1.0f / (1.0f + std::exp(-score));
+    if (r.scoring == 2) to_sigmoids(scores.data(), r.num_experts);
     choice = scores;
     if (correction)
       for (int64_t i = 0; i < r.num_experts; ++i) choice[i] += correction[i];

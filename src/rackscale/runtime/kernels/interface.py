@@ -1,23 +1,42 @@
 """What every implementation of the kernels offers.
 
 Axes: T tokens, D decodes, A heads, G heads of keys, H hidden, E experts, K experts per token, R latent rank,
-W = R + rope width, N head width.
+W = R + rope width, N head width, M layers with experts.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
+from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
 
+class Stack(Protocol):
+    """All layers of a model in one call, for steps that have nothing but decodes."""
+
+    def __call__(self, x_DH: Tensor, cache: KvCache, decodes: Decodes) -> Tensor:
+        """What the layers make of x, in place; writes the tokens' KV. Gives the experts that the tokens
+        got, [M, D, K] in int32."""
+        ...
+
+
 class Kernels(Protocol):
-    """All take and give contiguous tensors of the compute dtype, unless said otherwise."""
+    """All take and give tensors of the compute dtype, contiguous unless said otherwise.
+
+    keeps_bf16: bf16 weights stay so under an fp32 compute dtype, and are widened while they are used.
+    """
 
     name: str
+    keeps_bf16: bool
+
+    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:
+        """The layers as one call, or None where these kernels have none for them."""
+        ...
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         """X / rms(x) * weight; the rows of x may be part of wider ones."""
@@ -27,8 +46,12 @@ class Kernels(Protocol):
         """Rotate the pairs (i, i + N / 2) of every head, in place; x may be part of a wider tensor."""
         ...
 
-    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
-        """X @ weight + bias, [T, N]. The weight is input-major."""
+    def linear(self, x_TH: Tensor, layer: Linear) -> Tensor:
+        """X @ weight + bias; the rows of x may be part of wider ones."""
+        ...
+
+    def swiglu(self, gate_up_TN: Tensor) -> Tensor:
+        """silu(gate) * up, [T, N / 2], which may be part of wider rows. May overwrite what it is given."""
         ...
 
     def route(

@@ -3,51 +3,40 @@
 Tensors are handed over as addresses, so this module is where shapes, dtypes and layouts are made sure of.
 """
 
-from functools import lru_cache
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from rackscale.runtime import _native
 from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.kernels.descriptors import Descriptors, address
+from rackscale.runtime.kernels.interface import Stack
+from rackscale.runtime.kernels.native_stack import NativeStack
 from rackscale.runtime.kernels.reference import Reference
+from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
 from rackscale.runtime.rope import Rope
-from rackscale.specs import RouterSpec, Scoring
-
-SCORINGS = {Scoring.SOFTMAX: 0, Scoring.TOPK_SOFTMAX: 1, Scoring.SIGMOID: 2}
-NULL = 0
-FEW_ROWS = 32
+from rackscale.specs import RouterSpec
 
 
 def _takes(tensor: Tensor) -> bool:
     return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
-def _address(tensor: Tensor | None) -> int:
-    return NULL if tensor is None else tensor.data_ptr()
-
-
-@lru_cache(maxsize=64)
-def _router(spec: RouterSpec) -> _native.Router:
-    return _native.Router(
-        spec.num_experts,
-        spec.top_k,
-        spec.num_groups,
-        spec.topk_groups,
-        SCORINGS[spec.scoring],
-        spec.renormalise,
-        spec.scale,
-    )
-
-
 class Native(Reference):
     """See `Kernels`. Falls back to the reference on other dtypes and devices."""
 
     name = "native"
+    keeps_bf16 = True
 
     def __init__(self) -> None:
-        self._experts: dict[int, tuple[ExpertWeights, _native.Experts]] = {}
+        self._descriptors = Descriptors()
+
+    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:
+        """In fp32 on the CPU."""
+        if not _takes(layers[0].attention_norm):
+            return None
+        return NativeStack(layers, rope, eps, self._descriptors)
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         """Rows where they are."""
@@ -82,22 +71,28 @@ class Native(Reference):
             x_TAN.shape[2] // 2,
         )
 
-    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
-        """A kernel of our own for few rows, where torch's overhead is larger than the product."""
-        if not _takes(x_TH) or len(x_TH) > FEW_ROWS or torch.get_num_threads() > 1:
-            return super().linear(x_TH, weight_HN, bias_N)
-        x_TH = x_TH.contiguous()
-        out_TN = torch.empty(len(x_TH), weight_HN.shape[1])
+    def linear(self, x_TH: Tensor, layer: Linear) -> Tensor:
+        """Widens bf16 while it multiplies."""
+        if not _takes(x_TH) or x_TH.stride(-1) != 1:
+            return super().linear(x_TH, layer)
+        out_TN = torch.empty(len(x_TH), layer.weight.shape[1])
         _native.linear(
             x_TH.data_ptr(),
-            weight_HN.data_ptr(),
-            _address(bias_N),
+            x_TH.stride(0),
             len(x_TH),
-            weight_HN.shape[0],
-            weight_HN.shape[1],
+            self._descriptors.matrix(layer),
             out_TN.data_ptr(),
+            torch.get_num_threads(),
         )
         return out_TN
+
+    def swiglu(self, gate_up_TN: Tensor) -> Tensor:
+        """In place of the gate."""
+        if not _takes(gate_up_TN) or not gate_up_TN.is_contiguous():
+            return super().swiglu(gate_up_TN)
+        width = gate_up_TN.shape[1] // 2
+        _native.swiglu(gate_up_TN.data_ptr(), len(gate_up_TN), width)
+        return gate_up_TN[:, :width]
 
     def route(
         self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec
@@ -110,9 +105,9 @@ class Native(Reference):
         experts_TK = torch.empty(len(logits_TE), router.top_k, dtype=torch.int32)
         _native.route(
             logits_TE.data_ptr(),
-            _address(correction_E),
+            address(correction_E),
             len(logits_TE),
-            _router(router),
+            self._descriptors.router(router),
             weights_TK.data_ptr(),
             experts_TK.data_ptr(),
         )
@@ -132,7 +127,7 @@ class Native(Reference):
             experts_TK.contiguous().data_ptr(),
             len(hidden_TH),
             experts_TK.shape[1],
-            self._described(experts),
+            self._descriptors.experts(experts),
             out_TH.data_ptr(),
             torch.get_num_threads(),
         )
@@ -196,29 +191,8 @@ class Native(Reference):
             head_dim,
             scale,
             window or 0,
-            _address(sinks_A),
+            address(sinks_A),
             out_DAN.data_ptr(),
             torch.get_num_threads(),
         )
         return out_DAN
-
-    def _described(self, experts: ExpertWeights) -> _native.Experts:
-        """The layer's weights as C++ sees them; kept with the tensors that it points into."""
-        known = self._experts.get(id(experts))
-        if known is None:
-            num_experts, hidden, double = experts.gate_up.shape
-            described = _native.Experts(
-                num_experts,
-                hidden,
-                double // 2,
-                experts.gate_up.data_ptr(),
-                experts.down.data_ptr(),
-                experts.gate_up.dtype == torch.bfloat16,
-                _address(experts.gate_up_bias),
-                _address(experts.down_bias),
-                experts.clamped,
-                experts.moe.swiglu_alpha,
-                experts.moe.swiglu_limit,
-            )
-            self._experts[id(experts)] = known = (experts, described)
-        return known[1]

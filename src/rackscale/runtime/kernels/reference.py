@@ -1,12 +1,15 @@
 """The kernels in plain torch: slow, on any device, and the oracle of the others."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels.experts import ExpertWeights
+from rackscale.runtime.kernels.interface import Stack
+from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec, Scoring
 
@@ -15,6 +18,11 @@ class Reference:
     """See `Kernels`."""
 
     name = "reference"
+    keeps_bf16 = False
+
+    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:  # noqa: ARG002
+        """None: what the layers are made of is the oracle."""
+        return None
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         """Torch's own."""
@@ -26,9 +34,15 @@ class Reference:
         first, second = x_TAN.float().chunk(2, dim=-1)
         x_TAN.copy_(torch.cat((first * cos - second * sin, second * cos + first * sin), -1))
 
-    def linear(self, x_TH: Tensor, weight_HN: Tensor, bias_N: Tensor | None) -> Tensor:
+    def linear(self, x_TH: Tensor, layer: Linear) -> Tensor:
         """Torch's own."""
-        return x_TH @ weight_HN if bias_N is None else torch.addmm(bias_N, x_TH, weight_HN)
+        weight = layer.weight.to(x_TH.dtype)
+        return x_TH @ weight if layer.bias is None else torch.addmm(layer.bias, x_TH, weight)
+
+    def swiglu(self, gate_up_TN: Tensor) -> Tensor:
+        """Torch's own."""
+        gate, up = gate_up_TN.chunk(2, dim=-1)
+        return F.silu(gate) * up
 
     def route(
         self, logits_TE: Tensor, correction_E: Tensor | None, router: RouterSpec
@@ -73,7 +87,8 @@ class Reference:
         """Gathers each row's latents into one padded tensor."""
         context_DLW, masked_DL = _gather(cache_SW, decodes)
         scores_DAL = torch.einsum("daw,dlw->dal", query_DAW, context_DLW) * scale
-        weights_DAL = scores_DAL.masked_fill(masked_DL[:, None], -torch.inf).softmax(-1)
+        scores_DAL = scores_DAL.masked_fill(masked_DL[:, None], -torch.inf)
+        weights_DAL = scores_DAL.softmax(-1, torch.float32).to(scores_DAL.dtype)
         return torch.einsum("dal,dlr->dar", weights_DAL, context_DLW[..., :rank])
 
     def gqa_decode(
@@ -103,11 +118,11 @@ class Reference:
 
 def softmax_with_sinks(scores: Tensor, sinks_A: Tensor | None) -> Tensor:
     """Softmax of scores [..., A, L], or [A, ..., L] viewed so, with one more logit a head that takes
-    weight and has no value."""
+    weight and has no value. In fp32, whatever the scores are."""
     if sinks_A is None:
-        return scores.softmax(-1)
+        return scores.softmax(-1, torch.float32).to(scores.dtype)
     sink = sinks_A.to(scores.dtype)[:, None].expand(*scores.shape[:-1], 1)
-    return torch.cat((scores, sink), -1).softmax(-1)[..., :-1]
+    return torch.cat((scores, sink), -1).softmax(-1, torch.float32)[..., :-1].to(scores.dtype)
 
 
 def _only_best_groups(choice_TE: Tensor, router: RouterSpec) -> Tensor:

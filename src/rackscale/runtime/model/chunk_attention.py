@@ -12,9 +12,9 @@ from rackscale.runtime.kernels.reference import softmax_with_sinks
 
 
 def attend(
-    query_TAN: Tensor,
-    key_LGN: Tensor,
-    value_LGV: Tensor,
+    query_ATN: Tensor,
+    key_GLN: Tensor,
+    value_GLV: Tensor,
     chunk: Chunk,
     *,
     scale: float,
@@ -22,7 +22,7 @@ def attend(
     sinks_A: Tensor | None = None,
 ) -> Tensor:
     """[T, A, V]. window: how many of the last tokens are seen. sinks: one more logit a head."""
-    query, key, value = (part.transpose(0, 1) for part in (query_TAN, key_LGN, value_LGV))
+    query, key, value = query_ATN, key_GLN, value_GLV
     if len(query) != len(key):
         key, value = (part.repeat_interleave(len(query) // len(key), dim=0) for part in (key, value))
     if sinks_A is not None:
@@ -41,7 +41,7 @@ def attend(
         is_causal=causal,
         scale=scale,
     )
-    return out[0, ..., : value_LGV.shape[-1]].transpose(0, 1)
+    return out[0, ..., : value_GLV.shape[-1]].transpose(0, 1)
 
 
 def _visible(chunk: Chunk, window: int | None, device: torch.device) -> Tensor:

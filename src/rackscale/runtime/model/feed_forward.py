@@ -1,45 +1,54 @@
 """What comes after attention: one expert for all tokens, or a few of many for each."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from rackscale.runtime.kernels import Kernels
-from rackscale.runtime.model.weights import LayerWeights, Linear
+from rackscale.runtime.kernels import Kernels, MlpWeights, MoeWeights
+from rackscale.runtime.model.weights import Loader
 from rackscale.specs import MoeSpec
 
 
 class Mlp:
-    """down(silu(gate) * up), gate and up in one product. role: "ffn" or "shared"."""
+    """down(silu(gate) * up), gate and up in one product."""
 
-    def __init__(self, role: str, weights: LayerWeights, kernels: Kernels) -> None:
-        self.kernels = kernels
-        self.gate_up = weights.linear(f"{role}.gate", f"{role}.up")
-        self.down = weights.linear(f"{role}.down")
+    def __init__(self, weights: MlpWeights, kernels: Kernels) -> None:
+        self.weights, self.kernels = weights, kernels
 
     def __call__(self, x_TH: Tensor) -> Tensor:
         """[T, H] to [T, H]."""
-        gate, up = self.kernels.linear(x_TH, self.gate_up.weight, self.gate_up.bias).chunk(2, dim=-1)
-        return self.kernels.linear(F.silu(gate) * up, self.down.weight, self.down.bias)
+        inner = self.kernels.swiglu(self.kernels.linear(x_TH, self.weights.gate_up))
+        return self.kernels.linear(inner, self.weights.down)
 
 
 class Moe:
     """A router, the routed experts, and a shared one where the model has it."""
 
-    def __init__(self, spec: MoeSpec, weights: LayerWeights, kernels: Kernels) -> None:
-        self.spec, self.kernels = spec, kernels
-        self.router = Linear(
-            weights.get("router", torch.float32), weights.maybe("router_bias", torch.float32)
-        )
-        self.correction_E = weights.maybe("router_correction", torch.float32)
-        self.experts = weights.experts(spec)
-        self.shared = Mlp("shared", weights, kernels) if spec.shared_width else None
-        self.chosen_TK = torch.zeros(0, spec.router.top_k, dtype=torch.int32)
+    def __init__(self, weights: MoeWeights, kernels: Kernels) -> None:
+        self.weights, self.kernels, self.spec = weights, kernels, weights.spec
+        self.shared = None if weights.shared is None else Mlp(weights.shared, kernels)
+        self.chosen_TK = torch.zeros(0, self.spec.router.top_k, dtype=torch.int32)
 
     def __call__(self, x_TH: Tensor) -> Tensor:
         """[T, H] to [T, H]. Leaves in `chosen_TK` which experts the tokens got."""
-        logits_TE = self.kernels.linear(x_TH.float(), self.router.weight, self.router.bias)
-        weights_TK, experts_TK = self.kernels.route(logits_TE, self.correction_E, self.spec.router)
+        weights, kernels = self.weights, self.kernels
+        logits_TE = kernels.linear(x_TH.float(), weights.router)
+        weights_TK, experts_TK = kernels.route(logits_TE, weights.correction_E, self.spec.router)
         self.chosen_TK = experts_TK
-        routed = self.kernels.experts(x_TH, weights_TK, experts_TK, self.experts)
+        routed = kernels.experts(x_TH, weights_TK, experts_TK, weights.experts)
         return routed if self.shared is None else routed + self.shared(x_TH)
+
+
+def load_mlp(loader: Loader, role: str) -> MlpWeights:
+    """role: "ffn" or "shared"."""
+    return MlpWeights(gate_up=loader.linear(f"{role}.gate", f"{role}.up"), down=loader.linear(f"{role}.down"))
+
+
+def load_moe(loader: Loader, spec: MoeSpec) -> MoeWeights:
+    """Router, experts, and the shared expert where the model has one."""
+    return MoeWeights(
+        spec=spec,
+        router=loader.router(),
+        correction_E=loader.maybe("router_correction", torch.float32),
+        experts=loader.experts(spec),
+        shared=load_mlp(loader, "shared") if spec.shared_width else None,
+    )

@@ -5,64 +5,32 @@ applied after the attention. Chunks of a prefill expand keys and values, which c
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
-from rackscale.runtime.kernels import Kernels
+from rackscale.runtime.kernels import Kernels, Linear, MlaWeights
 from rackscale.runtime.model.chunk_attention import attend
-from rackscale.runtime.model.weights import LayerWeights, Linear
+from rackscale.runtime.model.weights import Loader, input_major
 from rackscale.runtime.rope import Rope, halves
-from rackscale.specs import MlaSpec, ModelSpec, YarnScaling
+from rackscale.specs import MlaSpec, RopeSpec, YarnScaling
 
 
 class Mla:
     """One layer's attention."""
 
-    def __init__(self, model: ModelSpec, spec: MlaSpec, weights: LayerWeights, kernels: Kernels) -> None:
-        self.spec, self.kernels, self.eps = spec, kernels, model.norm_eps
-        scaling = model.rope.scaling
-        mscale = scaling.softmax_mscale if isinstance(scaling, YarnScaling) else 1.0
-        self.scale = (spec.nope_head_dim + spec.rope_head_dim) ** -0.5 * mscale**2
-        query = "q" if spec.q_lora_rank is None else "q_b"
-        q_rows = weights.get(f"attn.{query}")
-        kv_rows = weights.get("attn.kv_a")
-        kv_bias = weights.maybe("attn.kv_a_bias")
-        if model.rope.interleaved:
-            q_rows, kv_rows = self._halved_query(q_rows), self._halved_key(kv_rows)
-            kv_bias = None if kv_bias is None else self._halved_key(kv_bias[:, None])[:, 0]
-        self.q_b = None if spec.q_lora_rank is None else Linear(q_rows, None)
-        self.q_norm = weights.maybe("attn.q_a_norm")
-        first = q_rows if spec.q_lora_rank is None else weights.get("attn.q_a")
-        self.first_width = len(first)
-        qkv_bias = None
-        if kv_bias is not None:
-            q_bias = weights.maybe("attn.q_a_bias")
-            q_bias = torch.zeros_like(first[:, 0]) if q_bias is None else q_bias
-            qkv_bias = torch.cat((q_bias, kv_bias))
-        self.qkv = Linear(torch.cat((first, kv_rows)), qkv_bias)
-        self.kv_norm = weights.get("attn.kv_a_norm")
-        self.kv_b = weights.get("attn.kv_b")
-        up = self.kv_b.view(spec.num_heads, spec.nope_head_dim + spec.v_head_dim, spec.kv_lora_rank)
-        self.key_up_ANR = up[:, : spec.nope_head_dim].contiguous()
-        self.value_up_ARV = up[:, spec.nope_head_dim :].mT.contiguous()
-        self.out = weights.linear("attn.o")
+    def __init__(self, weights: MlaWeights, eps: float, kernels: Kernels) -> None:
+        self.weights, self.eps, self.kernels = weights, eps, kernels
 
     def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' latents."""
-        spec, kernels = self.spec, self.kernels
-        qkv = kernels.linear(x_TH, self.qkv.weight, self.qkv.bias)
-        first, kv = qkv.split((self.first_width, spec.kv_lora_rank + spec.rope_head_dim), -1)
-        if self.q_b is not None:
-            assert self.q_norm is not None, "a query LoRA has a norm"
-            normed = kernels.rms_norm(first, self.q_norm, self.eps)
-            first = kernels.linear(normed, self.q_b.weight, None)
-        query_TAN = first.unflatten(1, (spec.num_heads, -1))
-        nope_TAN, rope_TAN = query_TAN.split((spec.nope_head_dim, spec.rope_head_dim), -1)
+        spec, kernels = self.weights.spec, self.kernels
+        first = kernels.linear(x_TH, self.weights.first)
+        width = spec.kv_lora_rank + spec.rope_head_dim
+        nope_TAN, rope_TAN = self._queries(first[:, :-width])
+        latent, key_rope = first[:, -width:].split((spec.kv_lora_rank, spec.rope_head_dim), -1)
         kernels.rotate(rope_TAN, rope, batch.positions)
-        latent, key_rope = kv.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
         kernels.rotate(key_rope.unsqueeze(1), rope, batch.positions)
-        latent = kernels.rms_norm(latent, self.kv_norm, self.eps)
+        latent = kernels.rms_norm(latent, self.weights.latent_norm, self.eps)
         (latents_SW,) = cache
         latents_SW[batch.slots] = torch.cat((latent, key_rope), -1)
 
@@ -74,34 +42,78 @@ class Mla:
             part = slice(chunk.start, chunk.end)
             parts.append(self._chunk(nope_TAN[part], rope_TAN[part], latents_SW, chunk))
         attended = parts[0] if len(parts) == 1 else torch.cat(parts)
-        return kernels.linear(attended, self.out.weight, self.out.bias)
+        return kernels.linear(attended, self.weights.out)
+
+    def _queries(self, first_TN: Tensor) -> tuple[Tensor, Tensor]:
+        """The parts of the queries that are not rotated and that are."""
+        weights, spec = self.weights, self.weights.spec
+        if weights.query_up is not None:
+            assert weights.query_norm is not None, "a query LoRA has a norm"
+            normed = self.kernels.rms_norm(first_TN, weights.query_norm, self.eps)
+            first_TN = self.kernels.linear(normed, weights.query_up)
+        nope_TAN, rope_TAN = first_TN.unflatten(1, (spec.num_heads, -1)).split(
+            (spec.nope_head_dim, spec.rope_head_dim), -1
+        )
+        return nope_TAN, rope_TAN
 
     def _decode(self, nope_DAN: Tensor, rope_DAN: Tensor, latents_SW: Tensor, batch: Batch) -> Tensor:
-        absorbed_DAR = torch.bmm(nope_DAN.transpose(0, 1), self.key_up_ANR).transpose(0, 1)
+        key_up_ANR, value_up_ARV = self._ups(nope_DAN.dtype)
+        absorbed_DAR = torch.bmm(nope_DAN.transpose(0, 1), key_up_ANR).transpose(0, 1)
         query_DAW = torch.cat((absorbed_DAR, rope_DAN), -1)
         latent_DAR = self.kernels.mla_decode(
-            query_DAW, latents_SW, batch.decodes, self.spec.kv_lora_rank, self.scale
+            query_DAW, latents_SW, batch.decodes, self.weights.spec.kv_lora_rank, self.weights.scale
         )
-        value_ADV = torch.bmm(latent_DAR.transpose(0, 1), self.value_up_ARV)
+        value_ADV = torch.bmm(latent_DAR.transpose(0, 1), value_up_ARV)
         return value_ADV.transpose(0, 1).flatten(1)
 
     def _chunk(self, nope_TAN: Tensor, rope_TAN: Tensor, latents_SW: Tensor, chunk: Chunk) -> Tensor:
-        spec = self.spec
-        context_LW = latents_SW[chunk.context]
-        latent_LR, rope_LN = context_LW.split((spec.kv_lora_rank, spec.rope_head_dim), -1)
-        kv_LAN = F.linear(latent_LR, self.kv_b).view(len(context_LW), spec.num_heads, -1)
-        key_LAN, value_LAV = kv_LAN.split((spec.nope_head_dim, spec.v_head_dim), -1)
-        heads = (-1, spec.num_heads, -1)
-        key_LAN = torch.cat((key_LAN, rope_LN.unsqueeze(1).expand(heads)), -1)
-        query_TAN = torch.cat((nope_TAN, rope_TAN), -1)
-        return attend(query_TAN, key_LAN, value_LAV, chunk, scale=self.scale).flatten(1)
+        spec = self.weights.spec
+        key_up_ANR, value_up_ARV = self._ups(nope_TAN.dtype)
+        latent_LR, rope_LN = latents_SW[chunk.context].split((spec.kv_lora_rank, spec.rope_head_dim), -1)
+        key_ALN = latent_LR @ key_up_ANR.mT
+        key_ALN = torch.cat((key_ALN, rope_LN.expand(spec.num_heads, -1, -1)), -1)
+        value_ALV = latent_LR @ value_up_ARV
+        query_ATN = torch.cat((nope_TAN, rope_TAN), -1).transpose(0, 1)
+        return attend(query_ATN, key_ALN, value_ALV, chunk, scale=self.weights.scale).flatten(1)
 
-    def _halved_query(self, rows: Tensor) -> Tensor:
-        spec = self.spec
-        heads = rows.view(spec.num_heads, -1, rows.shape[-1])
-        nope, rope = heads.split((spec.nope_head_dim, spec.rope_head_dim), 1)
-        return torch.cat((nope, halves(rope)), 1).flatten(0, 1)
+    def _ups(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        return self.weights.key_up_ANR.to(dtype), self.weights.value_up_ARV.to(dtype)
 
-    def _halved_key(self, rows: Tensor) -> Tensor:
-        latent, rope = rows.split((self.spec.kv_lora_rank, self.spec.rope_head_dim), 0)
-        return torch.cat((latent, halves(rope)), 0)
+
+def load_mla(loader: Loader, spec: MlaSpec, rope: RopeSpec) -> MlaWeights:
+    """Rotated rows are put in halves where the checkpoint has them interleaved."""
+    mscale = rope.scaling.softmax_mscale if isinstance(rope.scaling, YarnScaling) else 1.0
+    lora = spec.q_lora_rank is not None
+    query, key = loader.matrix("attn.q_b" if lora else "attn.q"), loader.matrix("attn.kv_a")
+    key_bias = loader.maybe("attn.kv_a_bias")
+    if rope.interleaved:
+        query, key = _halved_query(spec, query), _halved_key(spec, key)
+        key_bias = None if key_bias is None else _halved_key(spec, key_bias[:, None])[:, 0]
+    first = loader.matrix("attn.q_a") if lora else query
+    bias = None
+    if key_bias is not None:
+        query_bias = loader.maybe("attn.q_a_bias")
+        bias = torch.cat((key_bias.new_zeros(len(first)) if query_bias is None else query_bias, key_bias))
+    up = loader.matrix("attn.kv_b").view(spec.num_heads, -1, spec.kv_lora_rank)
+    return MlaWeights(
+        spec=spec,
+        scale=(spec.nope_head_dim + spec.rope_head_dim) ** -0.5 * mscale**2,
+        first=Linear(input_major([first, key]), bias),
+        query_norm=loader.maybe("attn.q_a_norm"),
+        query_up=Linear(input_major([query])) if lora else None,
+        latent_norm=loader.get("attn.kv_a_norm"),
+        key_up_ANR=up[:, : spec.nope_head_dim].contiguous(),
+        value_up_ARV=up[:, spec.nope_head_dim :].mT.contiguous(),
+        out=loader.linear("attn.o"),
+    )
+
+
+def _halved_query(spec: MlaSpec, rows: Tensor) -> Tensor:
+    heads = rows.view(spec.num_heads, -1, rows.shape[-1])
+    nope, rope = heads.split((spec.nope_head_dim, spec.rope_head_dim), 1)
+    return torch.cat((nope, halves(rope)), 1).flatten(0, 1)
+
+
+def _halved_key(spec: MlaSpec, rows: Tensor) -> Tensor:
+    latent, rope = rows.split((spec.kv_lora_rank, spec.rope_head_dim), 0)
+    return torch.cat((latent, halves(rope)), 0)
