@@ -30,7 +30,22 @@ template <typename W, int64_t R, int64_t V>
 RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                            bool add, int64_t n) {
   f32x16 total[R][V] = {};
-  for (int64_t k = 0; k < depth; ++k) {
+  int64_t k = 0;
+  if constexpr (R * V <= 8) {  // too few sums to hide a multiply-add's latency: twice as many, over every other k
+    f32x16 other[R][V] = {};
+    for (; k + 2 <= depth; k += 2)
+      for (int64_t v = 0; v < V; ++v) {
+        const W* row = weight + k * columns + n + v * kLanes;
+        const f32x16 first = load(row), second = load(row + columns);
+        for (int64_t r = 0; r < R; ++r) {
+          total[r][v] += first * rows.in[r][k];
+          other[r][v] += second * rows.in[r][k + 1];
+        }
+      }
+    for (int64_t r = 0; r < R; ++r)
+      for (int64_t v = 0; v < V; ++v) total[r][v] += other[r][v];
+  }
+  for (; k < depth; ++k) {
     f32x16 w[V];
     for (int64_t v = 0; v < V; ++v) w[v] = load(weight + k * columns + n + v * kLanes);
     for (int64_t r = 0; r < R; ++r)
