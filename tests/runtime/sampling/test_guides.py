@@ -140,15 +140,16 @@ def test_random_logits_give_words_of_the_language(
     assert len(texts) > 4
 
 
-def test_space_between_json_tokens_is_bounded(
+def test_between_json_tokens_is_a_space_at_most(
     make_sampler: Make, make_request: Make, tokenizer: Tokenizer
 ) -> None:
-    """A model that tends to new lines does not go on with them for ever."""
-    bias = {TokenId(tokenizer.token_to_id("Ċ")): 100.0, TokenId(tokenizer.token_to_id("{")): 90.0}
+    """A model that tends to white space does not go on with it for ever."""
+    bias = {TokenId(tokenizer.token_to_id(token)): 100.0 for token in ("Ċ", "Ġ")}
+    bias[TokenId(tokenizer.token_to_id("{"))] = 90.0
     request = make_request(guide=JSON_OBJECT, logit_bias=bias)
     tokens = run(make_sampler(), 0, request, seed=0, steps=80)
     text = tokenizer.decode([token for token in tokens if token != END])
-    assert re.match(r'\{\n{32}["}]', text)
+    assert re.match(r'\{ ["}]', text)
 
 
 def test_choices_are_all_reachable_and_exact(

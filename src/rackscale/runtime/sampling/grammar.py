@@ -17,9 +17,9 @@ MAX_DEPTH: Final = 64  # nested arrays and objects of a JSON schema
 # What `response_format: json_object` asks for.
 JSON_OBJECT: Final = Guide(kind=GuideKind.JSON_SCHEMA, source='{"type":"object"}')
 
-# Between two tokens of JSON at most this much space: a small model would else go on with newlines
-# for ever. A schema's own "x-guidance" member overrides it.
-_JSON_OPTIONS: "Final[JsonCompileOptions]" = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+# Between two tokens of JSON at most one space: a small model would else spend its tokens on newlines.
+# A schema's own "x-guidance" member overrides it.
+_JSON_OPTIONS: "Final[JsonCompileOptions]" = {"whitespace_pattern": r"\x20"}
 
 
 def grammar_of(guide: Guide) -> str:
