@@ -10,6 +10,9 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 
+from golden_ranks import KERNELS, logits_by_pieces, make_rank  # noqa: E402
+from random_configs import FAMILIES, VOCAB, random_config  # noqa: E402
+
 from rackscale.checkpoint import open_checkpoint  # noqa: E402
 from rackscale.core import Request, Sampling  # noqa: E402
 from rackscale.engine import build  # noqa: E402
@@ -159,7 +162,8 @@ PROMPT, NEW, BLOCK = 20, 8, 4
 
 def random_model(config, seed):
     torch.manual_seed(seed)
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    eager = {"attn_implementation": "eager", "experts_implementation": "eager"}
+    model = transformers.AutoModelForCausalLM.from_config(config, **eager).float().eval()
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -199,7 +203,7 @@ def rank_and_driver(checkpoint, kernels, budget):
     return rank, InlineDriver(build(deployment), rank, lambda: 0.0)
 
 
-@pytest.mark.parametrize("kernels", ["native", "reference"])
+@pytest.mark.parametrize("kernels", KERNELS)
 @pytest.mark.parametrize("budget", [6, 64])
 def test_greedy_tokens(both, kernels, budget):
     model, checkpoint = both
@@ -214,6 +218,23 @@ def test_greedy_tokens(both, kernels, budget):
         for i, row in enumerate(ids)
     )
     assert [done[f"r{i}"].token_ids for i in range(2)] == expected[:, PROMPT:].tolist()
+
+
+@pytest.mark.parametrize("kernels", KERNELS)
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_logits_of_random_configs(family, seed, kernels, tmp_path):
+    """Whole, in chunks, and token by token after a prefill or from the start."""
+    model = random_model(random_config(family, seed), seed)
+    model.save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path, tokenizer_required=False)
+    ids = torch.randint(0, VOCAB, (2, 40), generator=torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        expected = model(ids).logits
+    torch.set_num_threads(1)
+    for pieces in ([40], [7] * 5 + [5], [24] + [1] * 16, [1] * 40):
+        logits = logits_by_pieces(make_rank(checkpoint, kernels), ids, pieces)
+        assert (logits - expected).abs().max() <= 1e-4 * expected.abs().max(), pieces
 
 
 def test_likelihood(both):

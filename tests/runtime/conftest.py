@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from golden_ranks import FAMILIES, GOLDEN, make_rank
+from golden_ranks import FAMILIES, GOLDEN, KERNELS, make_rank
 from safetensors.torch import load_file
 
 from rackscale.checkpoint import open_checkpoint
@@ -30,6 +30,6 @@ def golden(family):
     return load_file(GOLDEN / family / "golden.safetensors")
 
 
-@pytest.fixture(params=["native", "reference"])
+@pytest.fixture(params=KERNELS)
 def rank(request, checkpoint):
     return make_rank(checkpoint, request.param)

@@ -1,13 +1,11 @@
 """Every golden model: the logits of transformers, however a sequence is cut into steps."""
 
-import numpy as np
 import pytest
 import torch
-from golden_ranks import BLOCK, MAX_LEN, NUM_BLOCKS, make_rank
+from golden_ranks import BLOCK, KERNELS, MAX_LEN, NUM_BLOCKS, logits_by_pieces, make_rank
 
 from rackscale.core import Request, Sampling
 from rackscale.engine import build
-from rackscale.runtime.batch import make_batch
 from rackscale.runtime.inline import InlineDriver
 from rackscale.specs import DeploymentSpec, GroupSpec
 
@@ -18,28 +16,9 @@ def assert_close(logits, expected):
     assert (logits - expected).abs().max() <= TOLERANCE * expected.abs().max()
 
 
-def scatter_blocks(rank):
-    """Both rows own blocks that lie anywhere in the cache."""
-    per_row = MAX_LEN // BLOCK
-    blocks = torch.randperm(NUM_BLOCKS, generator=torch.Generator().manual_seed(7))
-    rank.cache.table[:2] = blocks[: 2 * per_row].view(2, per_row).numpy()
-
-
 def run_pieces(rank, golden, pieces):
     """Logits [2, 64, V] of prompt and continuation, computed in pieces of the given lengths."""
-    scatter_blocks(rank)
-    ids = torch.cat((golden["input_ids"], golden["greedy_ids"]), 1).numpy().astype(np.int32)
-    rows = np.arange(2, dtype=np.int32)
-    parts, start = [], 0
-    with torch.inference_mode():
-        for size in pieces:
-            tokens = ids[:, start : start + size].reshape(-1)
-            counts = np.full(2, size, dtype=np.int32)
-            batch = make_batch(rank.cache, tokens, rows, rows * 0 + start, counts, None, rank.device)
-            parts.append(rank.model(batch, rank.cache).view(2, size, -1))
-            start += size
-    assert start == ids.shape[1]
-    return torch.cat(parts, 1)
+    return logits_by_pieces(rank, torch.cat((golden["input_ids"], golden["greedy_ids"]), 1), pieces)
 
 
 @pytest.mark.parametrize(
@@ -75,15 +54,17 @@ def greedy(golden, row, name, max_tokens=16):
 
 
 @pytest.mark.parametrize("budget", [4, 5, 13, 512])
-def test_greedy_tokens_through_the_engine(checkpoint, golden, budget):
-    driver = driver_for(checkpoint, budget)
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_greedy_tokens_through_the_engine(checkpoint, golden, kernels, budget):
+    driver = driver_for(checkpoint, budget, kernels)
     done = driver.run([greedy(golden, row, f"r{row}") for row in range(2)])
     for row in range(2):
         assert done[f"r{row}"].token_ids == golden["greedy_ids"][row].tolist()
 
 
-def test_a_prefix_hit_gives_the_same_tokens(checkpoint, golden):
-    driver = driver_for(checkpoint, budget=512)
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_a_prefix_hit_gives_the_same_tokens(checkpoint, golden, kernels):
+    driver = driver_for(checkpoint, 512, kernels)
     first = driver.run([greedy(golden, 0, "first")])["first"]
     again = driver.run([greedy(golden, 0, "again")])["again"]
     assert first.finish.num_cached == 0
@@ -91,12 +72,13 @@ def test_a_prefix_hit_gives_the_same_tokens(checkpoint, golden):
     assert again.token_ids == first.token_ids == golden["greedy_ids"][0].tolist()
 
 
-def test_sixteen_in_one_batch_give_what_each_gives_alone(checkpoint, golden):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_sixteen_in_one_batch_give_what_each_gives_alone(checkpoint, golden, kernels):
     group = GroupSpec(num_blocks=256, max_running=16, max_batched_tokens=64)
     deployment = DeploymentSpec(model="golden", groups=(group,), block_size=BLOCK, max_model_len=MAX_LEN)
 
     def run(requests):
-        rank = make_rank(checkpoint, max_running=16, num_blocks=256)
+        rank = make_rank(checkpoint, kernels, max_running=16, num_blocks=256)
         return InlineDriver(build(deployment), rank, lambda: 0.0).run(requests)
 
     ids = golden["input_ids"]

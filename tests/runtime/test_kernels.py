@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from rackscale.runtime.kernels.reference import Reference
 from rackscale.runtime.rope import Rope
 from rackscale.specs import Activation, MoeSpec, RopeSpec, RouterSpec, Scoring
 
+pytest.importorskip("rackscale.runtime._native", reason="no compiler built it")
 native = choose("native")
 reference = Reference()
 seeds = st.integers(0, 2**31)
@@ -29,14 +31,47 @@ def close(a, b, tolerance=2e-5):
     assert (a - b).abs().max().item() <= tolerance * scale
 
 
+@contextmanager
+def threads(count):
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @EXAMPLES
-@given(seed=seeds, tokens=st.integers(1, 40), width=st.integers(1, 70), columns=st.integers(1, 200))
-def test_linear(seed, tokens, width, columns):
+@given(
+    seed=seeds,
+    tokens=st.integers(1, 40) | st.just(300),
+    width=st.integers(1, 300),
+    columns=st.integers(1, 200),
+    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+)
+def test_linear_of_rows_inside_wider_ones(seed, tokens, width, columns, dtype):
     torch.manual_seed(seed)
-    x, weight = torch.randn(tokens, width), torch.randn(width, columns)
+    x, weight = torch.randn(tokens, width + 9)[:, 4 : 4 + width], torch.randn(width, columns).to(dtype)
     bias = torch.randn(columns) if seed % 2 else None
     layer = Linear(weight, bias)
     close(native.linear(x, layer), reference.linear(x, layer))
+
+
+@pytest.mark.parametrize("tokens", [1, 5, 40])
+def test_linear_by_two_threads(tokens):
+    torch.manual_seed(0)
+    x, layer = torch.randn(tokens, 300), Linear(torch.randn(300, 700), torch.randn(700))
+    with threads(2):
+        close(native.linear(x, layer), reference.linear(x, layer))
+
+
+@EXAMPLES
+@given(seed=seeds, tokens=st.integers(1, 9), width=st.integers(1, 70))
+def test_swiglu(seed, tokens, width):
+    torch.manual_seed(seed)
+    inner = torch.randn(tokens, 2 * width) * 10.0 ** (seed % 5 - 1)
+    expected = reference.swiglu(inner)
+    close(native.swiglu(inner), expected)
 
 
 @EXAMPLES
@@ -73,15 +108,15 @@ def moe(experts, width, *, clamped=False, top_k=2):
 @EXAMPLES
 @given(
     seed=seeds,
-    tokens=st.integers(1, 30),
+    tokens=st.integers(1, 30) | st.just(700),
     hidden=st.integers(1, 90),
     width=st.integers(1, 40),
     experts=st.integers(2, 9),
     clamped=st.booleans(),
     dtype=st.sampled_from([torch.float32, torch.bfloat16]),
-    threads=st.sampled_from([1, 2]),
+    num_threads=st.sampled_from([1, 2]),
 )
-def test_experts(seed, tokens, hidden, width, experts, clamped, dtype, threads):
+def test_experts(seed, tokens, hidden, width, experts, clamped, dtype, num_threads):
     torch.manual_seed(seed)
     weights = ExpertWeights(
         gate_up=torch.randn(experts, hidden, 2 * width).to(dtype),
@@ -93,16 +128,8 @@ def test_experts(seed, tokens, hidden, width, experts, clamped, dtype, threads):
     x = torch.randn(tokens, hidden)
     chosen = torch.stack([torch.randperm(experts)[:2] for _ in range(tokens)]).int()
     gates = torch.rand(tokens, 2)
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
-        close(
-            native.experts(x, gates, chosen, weights),
-            reference.experts(x, gates, chosen, weights),
-            5e-5,
-        )
-    finally:
-        torch.set_num_threads(before)
+    with threads(num_threads):
+        close(native.experts(x, gates, chosen, weights), reference.experts(x, gates, chosen, weights), 5e-5)
 
 
 @EXAMPLES
@@ -142,7 +169,7 @@ def decodes_over(generator, lengths, block_size, num_blocks):
     return Decodes(rows=rows, lengths=np.array(lengths, dtype=np.int32), table=table, block_size=block_size)
 
 
-lengths = st.lists(st.integers(1, 70), min_size=1, max_size=6)
+lengths = st.lists(st.integers(1, 70) | st.integers(120, 140), min_size=1, max_size=6)
 
 
 @EXAMPLES
@@ -153,22 +180,18 @@ lengths = st.lists(st.integers(1, 70), min_size=1, max_size=6)
     rank=st.sampled_from([5, 16, 40]),
     rope=st.sampled_from([4, 16]),
     block_size=st.sampled_from([1, 4, 16]),
-    threads=st.sampled_from([1, 2]),
+    num_threads=st.sampled_from([1, 2]),
 )
-def test_mla_decode(seed, lengths, heads, rank, rope, block_size, threads):
+def test_mla_decode(seed, lengths, heads, rank, rope, block_size, num_threads):
     torch.manual_seed(seed)
     decodes = decodes_over(np.random.default_rng(seed), lengths, block_size, 20)
     cache = torch.randn(20 * block_size, rank + rope)
     query = torch.randn(len(lengths), heads, rank + rope) * 3
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+    with threads(num_threads):
         close(
             native.mla_decode(query, cache, decodes, rank, 0.3),
             reference.mla_decode(query, cache, decodes, rank, 0.3),
         )
-    finally:
-        torch.set_num_threads(before)
 
 
 @EXAMPLES

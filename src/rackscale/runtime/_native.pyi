@@ -1,6 +1,8 @@
 # The C++ kernels (csrc/). See kernels/native.py and kernels/descriptors.py for what each takes; tensors are
 # addresses.
 
+from rackscale.core import IntColumn
+
 class Matrix:
     def __init__(self, weight: int, is_bf16: bool, depth: int, columns: int, bias: int, /) -> None: ...
 
@@ -81,20 +83,30 @@ class Moe:
         self, router: Matrix, correction: int, routing: Router, experts: Experts, shared: Mlp, /
     ) -> None: ...
 
-class Stack:
-    def __init__(self, hidden: int, eps: float, cos: int, sin: int, /) -> None: ...
+class Model:
+    def __init__(
+        self,
+        *,
+        hidden: int,
+        eps: float,
+        embed: Matrix,
+        cos: int,
+        sin: int,
+        final_norm: int,
+        head: Matrix,
+    ) -> None: ...
     def add(self, attention_norm: int, attention: Mla | Gqa, ffn_norm: int, ffn: Mlp | Moe, /) -> None: ...
     def decode(
         self,
-        x: int,
-        rows: int,
-        lengths: int,
-        table: int,
-        num_decodes: int,
-        table_width: int,
+        tokens: IntColumn,
+        rows: IntColumn,
+        lengths: IntColumn,
+        table: IntColumn,
         block_size: int,
         caches: list[int],
-        chosen: int,
+        sampled: IntColumn,
+        logits: int,
+        loads: int,
         num_threads: int,
         /,
     ) -> None: ...

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -36,17 +37,37 @@ class Decodes:
         return len(self.rows)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Batch:
-    """T tokens. token_ids, positions and slots are int64 [T] on the device; sampled [S] says of which
-    tokens logits are wanted, None: of all. The first len(decodes) tokens are the decodes."""
+    """T tokens: what they are, in which rows and at which positions. The first len(decodes) are the decodes.
+    sampled [S]: the tokens whose logits are wanted. Columns are on the host; what is asked for as a tensor
+    comes in int64 and on the device."""
 
-    token_ids: Tensor
-    positions: Tensor
-    slots: Tensor
-    sampled: Tensor | None
+    tokens: IntColumn
+    row_of: IntColumn
+    position_of: IntColumn
+    sampled: IntColumn
     decodes: Decodes
     chunks: tuple[Chunk, ...]
+    cache: KvCache
+    device: torch.device
+
+    @cached_property
+    def token_ids(self) -> Tensor:
+        return put(self.tokens, self.device)
+
+    @cached_property
+    def positions(self) -> Tensor:
+        return put(self.position_of, self.device)
+
+    @cached_property
+    def slots(self) -> Tensor:
+        """Where the tokens' KV goes."""
+        return put(self.cache.slots(self.row_of, self.position_of), self.device)
+
+    @cached_property
+    def samples(self) -> Tensor:
+        return put(self.sampled, self.device)
 
 
 def make_batch(
@@ -59,21 +80,17 @@ def make_batch(
     device: torch.device,
 ) -> Batch:
     """A batch of `num_new[i]` tokens of `rows[i]` from position `first[i]` on; tokens: all of them,
-    rows one after the other, rows with one new token first."""
-    row_of, positions = spread(rows, first, num_new)
+    rows one after the other, rows with one new token first. sampled None: all are."""
+    row_of, position_of = spread(rows, first, num_new)
     num_decodes = int(np.count_nonzero(num_new == 1))
-
-    def put(values: IntColumn) -> Tensor:
-        return torch.from_numpy(values.astype(np.int64)).to(device)
-
     return Batch(
-        token_ids=put(tokens),
-        positions=put(positions),
-        slots=put(cache.slots(row_of, positions)),
-        sampled=None if sampled is None else put(sampled),
+        tokens=tokens,
+        row_of=row_of,
+        position_of=position_of,
+        sampled=np.arange(len(tokens), dtype=np.int32) if sampled is None else sampled,
         decodes=Decodes(
-            rows=np.ascontiguousarray(rows[:num_decodes], dtype=np.int32),
-            lengths=(first[:num_decodes] + 1).astype(np.int32),
+            rows=rows[:num_decodes],
+            lengths=first[:num_decodes] + np.int32(1),
             table=cache.table,
             block_size=cache.block_size,
         ),
@@ -82,11 +99,18 @@ def make_batch(
                 start=start,
                 end=start + count,
                 position=position,
-                context=put(cache.slots_of(row, position + count)),
+                context=put(cache.slots_of(row, position + count), device),
             )
             for row, position, count, start in _chunks(rows, first, num_new, num_decodes)
         ),
+        cache=cache,
+        device=device,
     )
+
+
+def put(values: IntColumn, device: torch.device) -> Tensor:
+    """A column as a tensor to index with."""
+    return torch.from_numpy(values.astype(np.int64)).to(device)
 
 
 def spread(rows: IntColumn, first: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn]:

@@ -68,15 +68,15 @@ class Rank:
             return RankAnswer(result=RankResult(tokens=column(), expert_loads=column()))
         ends = plan.num_computed + plan.num_new
         sampling = np.flatnonzero(plan.samples)
-        last = np.cumsum(plan.num_new) - 1
-        tokens_of = spread(plan.rows, plan.num_computed, plan.num_new)
+        last = np.cumsum(plan.num_new, dtype=np.int32) - np.int32(1)
+        known = spread(plan.rows, plan.num_computed, plan.num_new)
         batch = make_batch(
             self.cache,
-            self._tokens[tokens_of],
+            self._tokens[known],
             plan.rows,
             plan.num_computed,
             plan.num_new,
-            None if len(sampling) == last[-1] + 1 else last[sampling],
+            last[sampling],
             self.device,
         )
         logits = self.model(batch, self.cache)
@@ -84,7 +84,9 @@ class Rank:
         logprobs: tuple[TokenLogprobs, ...] = ()
         if len(sampling):
             tokens, logprobs = self._sample(logits, plan.rows[sampling], ends[sampling])
-        return RankAnswer(result=RankResult(tokens=tokens, expert_loads=self._loads()), logprobs=logprobs)
+        loads: IntColumn = self.model.loads_ME.flatten().cpu().numpy()
+        result = RankResult(tokens=tokens, expert_loads=loads)
+        return RankAnswer(result=result, logprobs=logprobs)
 
     def _seat(self, seat: Seat) -> None:
         known = seat.request.prompt + seat.emitted
@@ -98,14 +100,3 @@ class Rank:
         tokens: IntColumn = drawn.cpu().numpy()
         self._tokens[rows, positions] = tokens
         return tokens, logprobs
-
-    def _loads(self) -> IntColumn:
-        """Tokens by MoE layer and expert, flattened."""
-        chosen_MTK = self.model.chosen_MTK
-        if not len(chosen_MTK):
-            return column()
-        num_experts = self.model.num_experts
-        firsts = np.arange(len(chosen_MTK))[:, None] * num_experts
-        flat = chosen_MTK.flatten(1).cpu().numpy() + firsts
-        loads: IntColumn = np.bincount(flat.ravel(), minlength=len(flat) * num_experts).astype(np.int32)
-        return loads

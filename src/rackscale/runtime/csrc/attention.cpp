@@ -11,7 +11,8 @@
 namespace rackscale {
 namespace {
 
-constexpr int64_t kSpan = 64;  // positions whose scores are held at once
+constexpr int64_t kSpan = 64;   // positions whose scores are held at once
+constexpr int64_t kAhead = 16;  // positions that are asked for before they are used
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // What one call works on: `stride` floats from slot to slot, of which keys and values are the first.
@@ -20,39 +21,43 @@ struct Context {
   const float* values;
   int64_t stride, key_width, value_width;
   const Paged* paged;
-  int64_t decode, first;  // the first position that is seen
+  int64_t window;  // 0: none
   float scale;
+
+  // The first position that a decode sees.
+  int64_t first(int64_t decode) const {
+    return window ? std::max<int64_t>(0, paged->lengths[decode] - window) : 0;
+  }
 };
 
-// Where the positions start .. start + count - 1 begin in the cache, in floats; filled up to a whole number of
-// vectors with the last one's.
-RACKSCALE_INLINE void offsets(const Context& c, int64_t start, int64_t count, int64_t* to) {
+// Where the positions start .. start + count - 1 begin in the cache, in floats.
+RACKSCALE_INLINE void offsets(const Context& c, int64_t decode, int64_t start, int64_t count, int64_t* to) {
   const int64_t size = c.paged->block_size;
-  const int32_t* blocks = c.paged->table + c.paged->rows[c.decode] * c.paged->table_width;
+  const int32_t* blocks = c.paged->table + c.paged->rows[decode] * c.paged->table_width;
   for (int64_t i = 0; i < count;) {
     const int64_t block = (start + i) / size, inside = (start + i) % size;
     const int64_t end = std::min(count, i + size - inside);
     int64_t at = (blocks[block] * size + inside) * c.stride;
     for (; i < end; ++i, at += c.stride) to[i] = at;
   }
-  for (int64_t i = count; i % kLanes; ++i) to[i] = to[count - 1];
 }
 
 // Ask for the keys and values of a position; blocks lie anywhere, so that the machine does not foresee them.
 RACKSCALE_INLINE void prefetch(const Context& c, int64_t at) {
-  for (int64_t w = 0; w < c.key_width; w += kLanes) __builtin_prefetch(c.keys + at + w);
+  for (int64_t w = 0; w < c.key_width; w += kLanes) __builtin_prefetch(c.keys + at + w, 0, 0);
   if (c.values != c.keys)
-    for (int64_t w = 0; w < c.value_width; w += kLanes) __builtin_prefetch(c.values + at + w);
+    for (int64_t w = 0; w < c.value_width; w += kLanes) __builtin_prefetch(c.values + at + w, 0, 0);
 }
 
-// scores[h][i] of H heads and `count` positions; sixteen sums at a time, so sixteen / H positions.
+// scores[h][i] of H heads and `count` positions; sixteen sums at a time, so sixteen / H positions, of which those from
+// count on mean nothing. known: how many entries of `at` lie ahead in all.
 template <int64_t H>
-RACKSCALE_INLINE void score(const Context& c, const float* query, const int64_t* at, int64_t count,
-                            const int64_t* next, int64_t num_next, float (*scores)[kSpan]) {
+RACKSCALE_INLINE void score(const Context& c, const float* query, const int64_t* at, int64_t count, int64_t known,
+                            float (*scores)[kSpan]) {
   constexpr int64_t N = kLanes / H;
   const int64_t whole = c.key_width / kLanes * kLanes;
   for (int64_t i = 0; i < count; i += N) {
-    for (int64_t n = i; n < std::min(i + N, num_next); ++n) prefetch(c, next[n]);
+    for (int64_t n = i + kAhead; n < std::min(i + kAhead + N, known); ++n) prefetch(c, at[n]);
     f32x16 total[kLanes] = {};
     for (int64_t w = 0; w < whole; w += kLanes) {
       f32x16 part[H];
@@ -123,49 +128,54 @@ RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t co
     }
 }
 
-// H heads that share their keys and values; queries and outputs lie one after the other. sinks [H] or null.
+// H heads of one decode that share their keys and values; queries and outputs lie one after the other. sinks [H] or
+// null.
 template <int64_t H>
-RACKSCALE_INLINE void attend(const Context& c, const float* query, const float* sinks, float* out) {
+RACKSCALE_INLINE void attend(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
   float largest[H], total[H], factor[H], scores[H][kSpan];
-  int64_t spans[2][kSpan];
+  int64_t at[2 * kSpan + kLanes];
   for (int64_t h = 0; h < H; ++h) {
     largest[h] = sinks ? sinks[h] : kNone;
     total[h] = sinks ? 1.0f : 0.0f;
   }
   std::fill(out, out + H * c.value_width, 0.0f);
-  const int64_t length = c.paged->lengths[c.decode];
-  int64_t* at = spans[0];
-  int64_t* next = spans[1];
-  int64_t count = std::min(kSpan, length - c.first);
-  offsets(c, c.first, count, at);
-  for (int64_t start = c.first; start < length; start += kSpan) {
-    const int64_t num_next = std::clamp<int64_t>(length - start - kSpan, 0, kSpan);
-    offsets(c, start + kSpan, num_next, next);
-    score<H>(c, query, at, count, next, num_next, scores);
+  const int64_t length = c.paged->lengths[decode], first = c.first(decode);
+  int64_t count = std::min(kSpan, length - first);
+  offsets(c, decode, first, count, at);
+  for (int64_t start = first; start < length; start += kSpan) {
+    int64_t num_next = std::clamp<int64_t>(length - start - kSpan, 0, kSpan);
+    if (num_next > 0) {
+      offsets(c, decode, start + kSpan, num_next, at + count);
+    } else if (decode + 1 < c.paged->num_decodes) {  // where the next row begins, so that it is there in time
+      num_next = std::min(kSpan, c.paged->lengths[decode + 1] - c.first(decode + 1));
+      offsets(c, decode + 1, c.first(decode + 1), num_next, at + count);
+    }
+    std::fill_n(at + count + num_next, kLanes, at[0]);
+    score<H>(c, query, at, count, count + num_next, scores);
     for (int64_t h = 0; h < H; ++h) factor[h] = weigh(scores[h], count, largest[h], total[h]);
     accumulate<H>(c, at, count, scores, factor, out);
-    std::swap(at, next);
+    std::copy_n(at + count, num_next, at);
     count = num_next;
   }
   for (int64_t h = 0; h < H; ++h)
     for (int64_t i = 0; i < c.value_width; ++i) out[h * c.value_width + i] /= total[h];
 }
 
-RACKSCALE_CLONES void attend_four(const Context& c, const float* query, const float* sinks, float* out) {
-  attend<4>(c, query, sinks, out);
+RACKSCALE_CLONES void attend_four(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
+  attend<4>(c, decode, query, sinks, out);
 }
-RACKSCALE_CLONES void attend_two(const Context& c, const float* query, const float* sinks, float* out) {
-  attend<2>(c, query, sinks, out);
+RACKSCALE_CLONES void attend_two(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
+  attend<2>(c, decode, query, sinks, out);
 }
-RACKSCALE_CLONES void attend_one(const Context& c, const float* query, const float* sinks, float* out) {
-  attend<1>(c, query, sinks, out);
+RACKSCALE_CLONES void attend_one(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
+  attend<1>(c, decode, query, sinks, out);
 }
 
 // How many of `shared` heads with the same keys go together.
 int64_t heads_at_once(int64_t shared) { return shared % 4 == 0 ? 4 : shared % 2 == 0 ? 2 : 1; }
 
-void attend(const Context& c, int64_t heads, const float* query, const float* sinks, float* out) {
-  (heads == 4 ? attend_four : heads == 2 ? attend_two : attend_one)(c, query, sinks, out);
+void attend(const Context& c, int64_t decode, int64_t heads, const float* query, const float* sinks, float* out) {
+  (heads == 4 ? attend_four : heads == 2 ? attend_two : attend_one)(c, decode, query, sinks, out);
 }
 
 }  // namespace
@@ -173,12 +183,12 @@ void attend(const Context& c, int64_t heads, const float* query, const float* si
 void mla_decode(const float* query, const float* cache, const Paged& paged, int64_t num_heads, int64_t width,
                 int64_t rank, float scale, float* out, int num_threads) {
   const int64_t step = heads_at_once(num_heads);
+  const Context context{cache, cache, width, width, rank, &paged, 0, scale};
 #pragma omp parallel for collapse(2) num_threads(num_threads) if (num_threads > 1)
   for (int64_t decode = 0; decode < paged.num_decodes; ++decode)
     for (int64_t head = 0; head < num_heads; head += step) {
       const int64_t at = decode * num_heads + head;
-      const Context context{cache, cache, width, width, rank, &paged, decode, 0, scale};
-      attend(context, step, query + at * width, nullptr, out + at * rank);
+      attend(context, decode, step, query + at * width, nullptr, out + at * rank);
     }
 }
 
@@ -191,9 +201,8 @@ void gqa_decode(const float* query, const float* keys, const float* values, cons
     for (int64_t head = 0; head < num_heads; head += step) {
       const int64_t at = (decode * num_heads + head) * head_dim;
       const int64_t from = head / (num_heads / num_key_heads) * head_dim;
-      const int64_t first = window ? std::max<int64_t>(0, paged.lengths[decode] - window) : 0;
-      const Context context{keys + from, values + from, stride, head_dim, head_dim, &paged, decode, first, scale};
-      attend(context, step, query + at, sinks ? sinks + head : nullptr, out + at);
+      const Context context{keys + from, values + from, stride, head_dim, head_dim, &paged, window, scale};
+      attend(context, decode, step, query + at, sinks ? sinks + head : nullptr, out + at);
     }
 }
 

@@ -1,5 +1,6 @@
 // Python's view of the kernels. Tensors come as addresses: converting a tensor costs more than a small kernel.
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 #include <nanobind/stl/vector.h>
 
 #include "kernels.hpp"
@@ -22,19 +23,8 @@ rackscale::Paged paged(Address rows, Address lengths, Address table, int64_t num
   return {at<int32_t>(rows), at<int32_t>(lengths), at<int32_t>(table), num_decodes, table_width, block_size};
 }
 
-// The layers of a model, as Python builds them up.
-struct Stack {
-  int64_t hidden;
-  float eps;
-  const float* cos;
-  const float* sin;
-  std::vector<rackscale::Layer> layers;
-
-  template <typename Attention, typename Ffn>
-  void add(Address attention_norm, const Attention& attention, Address ffn_norm, const Ffn& ffn) {
-    layers.push_back({at<float>(attention_norm), attention, at<float>(ffn_norm), ffn});
-  }
-};
+using Column = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using Table = nb::ndarray<const int32_t, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 
 void bind_weights(nb::module_& m) {
   nb::class_<rackscale::Matrix>(m, "Matrix")
@@ -90,27 +80,42 @@ void bind_layers(nb::module_& m) {
                                    const rackscale::Experts& experts, const Mlp& shared) {
                                   new (self) Moe{router, at<float>(correction), routing, experts, shared};
                                 });
-  nb::class_<Stack>(m, "Stack")
-      .def("__init__",
-           [](Stack* self, int64_t hidden, float eps, Address cos, Address sin) {
-             new (self) Stack{hidden, eps, at<float>(cos), at<float>(sin), {}};
-           })
-      .def("add", &Stack::add<Mla, Mlp>)
-      .def("add", &Stack::add<Mla, Moe>)
-      .def("add", &Stack::add<Gqa, Mlp>)
-      .def("add", &Stack::add<Gqa, Moe>)
+}
+
+template <typename Attention, typename Ffn>
+void add(rackscale::Model& self, Address attention_norm, const Attention& attention, Address ffn_norm,
+         const Ffn& ffn) {
+  self.layers.push_back({at<float>(attention_norm), attention, at<float>(ffn_norm), ffn});
+}
+
+void decode(const rackscale::Model& self, const Column& tokens, const Column& rows, const Column& lengths,
+            const Table& table, int64_t block_size, const std::vector<Address>& caches, const Column& sampled,
+            Address logits, Address loads, int num_threads) {
+  std::vector<float*> tensors;
+  for (const Address cache : caches) tensors.push_back(at<float>(cache));
+  const int64_t num_decodes = static_cast<int64_t>(tokens.shape(0)), num_sampled = static_cast<int64_t>(sampled.shape(0));
+  const rackscale::Paged paged{rows.data(), lengths.data(), table.data(), num_decodes,
+                               static_cast<int64_t>(table.shape(1)), block_size};
+  const rackscale::Decode step{tokens.data(), paged, tensors.data(), sampled.data(), num_sampled, num_threads};
+  const nb::gil_scoped_release release;
+  rackscale::decode(self, step, at<float>(logits), at<int32_t>(loads));
+}
+
+void bind_model(nb::module_& m) {
+  using rackscale::Gqa, rackscale::Matrix, rackscale::Mla, rackscale::Mlp, rackscale::Model, rackscale::Moe;
+  nb::class_<Model>(m, "Model")
       .def(
-          "decode",
-          [](const Stack& self, Address x, Address rows, Address lengths, Address table, int64_t num_decodes,
-             int64_t table_width, int64_t block_size, const std::vector<Address>& caches, Address chosen,
-             int num_threads) {
-            std::vector<float*> tensors;
-            for (const Address cache : caches) tensors.push_back(at<float>(cache));
-            const rackscale::Decode step{paged(rows, lengths, table, num_decodes, table_width, block_size),
-                                         tensors.data(), self.cos, self.sin, num_threads};
-            rackscale::decode(self.layers, self.hidden, self.eps, step, at<float>(x), at<int32_t>(chosen));
+          "__init__",
+          [](Model* self, int64_t hidden, float eps, const Matrix& embed, Address cos, Address sin, Address final_norm,
+             const Matrix& head) {
+            new (self) Model{hidden, eps, embed, at<float>(cos), at<float>(sin), {}, at<float>(final_norm), head};
           },
-          Release());
+          nb::kw_only(), "hidden"_a, "eps"_a, "embed"_a, "cos"_a, "sin"_a, "final_norm"_a, "head"_a)
+      .def("add", &add<Mla, Mlp>)
+      .def("add", &add<Mla, Moe>)
+      .def("add", &add<Gqa, Mlp>)
+      .def("add", &add<Gqa, Moe>)
+      .def("decode", &decode);
 }
 
 void bind_operations(nb::module_& m) {
@@ -175,5 +180,6 @@ NB_MODULE(_native, m) {
   m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
   bind_weights(m);
   bind_layers(m);
+  bind_model(m);
   bind_operations(m);
 }

@@ -26,9 +26,9 @@ RACKSCALE_INLINE void activate(float* inner, int64_t num_rows, const Experts& e)
   }
 }
 
-// Up to kRows tokens of one expert.
+// Up to kRows tokens of one expert. next: the expert after it.
 template <typename W, int64_t R>
-RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t expert, const Experts& e,
+RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t expert, int64_t next, const Experts& e,
                            float* scratch, float* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
@@ -38,9 +38,13 @@ RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t exper
     second.in[r] = first.out[r] = scratch + r * (2 * e.width + e.hidden);
     second.out[r] = first.out[r] + 2 * e.width;
   }
-  panel<W, R>(first, e.hidden, gate_up, 2 * e.width, e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr);
+  Ahead ahead = Ahead::bytes_of(down);
+  panel<W, R>(first, e.hidden, gate_up, 2 * e.width, e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr,
+              false, 0, 2 * e.width, ahead);
   for (int64_t r = 0; r < R; ++r) activate(first.out[r], 1, e);
-  panel<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr);
+  ahead = Ahead::bytes_of(static_cast<const W*>(e.gate_up) + next * e.hidden * 2 * e.width);
+  panel<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, false, 0,
+              e.hidden, ahead);
   for (int64_t r = 0; r < R; ++r) add_scaled(out + pairs[r].token * e.hidden, second.out[r], pairs[r].weight, e.hidden);
 }
 
@@ -65,32 +69,32 @@ RACKSCALE_INLINE void many(const float* hidden, const Pair* pairs, int64_t count
 
 template <typename W>
 RACKSCALE_INLINE void expert_tokens(const float* hidden, const Pair* pairs, int64_t count, int64_t expert,
-                                    const Experts& e, float* scratch, float* out) {
+                                    int64_t next, const Experts& e, float* scratch, float* out) {
   if (count >= kPackedRows<W>) {
     many<W>(hidden, pairs, count, expert, e, scratch, out);
     return;
   }
-  for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(hidden, pairs, expert, e, scratch, out);
+  for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(hidden, pairs, expert, next, e, scratch, out);
   switch (count) {
     case 3:
-      some<W, 3>(hidden, pairs, expert, e, scratch, out);
+      some<W, 3>(hidden, pairs, expert, next, e, scratch, out);
       break;
     case 2:
-      some<W, 2>(hidden, pairs, expert, e, scratch, out);
+      some<W, 2>(hidden, pairs, expert, next, e, scratch, out);
       break;
     case 1:
-      some<W, 1>(hidden, pairs, expert, e, scratch, out);
+      some<W, 1>(hidden, pairs, expert, next, e, scratch, out);
       break;
   }
 }
 
-RACKSCALE_CLONES void run_fp32(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
-                               float* scratch, float* out) {
-  expert_tokens<float>(hidden, pairs, count, expert, e, scratch, out);
+RACKSCALE_CLONES void run_fp32(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, int64_t next,
+                               const Experts& e, float* scratch, float* out) {
+  expert_tokens<float>(hidden, pairs, count, expert, next, e, scratch, out);
 }
-RACKSCALE_CLONES void run_bf16(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
-                               float* scratch, float* out) {
-  expert_tokens<bf16>(hidden, pairs, count, expert, e, scratch, out);
+RACKSCALE_CLONES void run_bf16(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, int64_t next,
+                               const Experts& e, float* scratch, float* out) {
+  expert_tokens<bf16>(hidden, pairs, count, expert, next, e, scratch, out);
 }
 RACKSCALE_CLONES void add(float* to, const float* from, int64_t size) { add_scaled(to, from, 1.0f, size); }
 
@@ -125,10 +129,14 @@ void experts(const float* hidden, const float* weights, const int32_t* expert_id
   for (int thread = 0; thread < num_threads; ++thread) {
     std::vector<float> scratch(scratch_size);
     float* to = thread == 0 ? out : sums.data() + (thread - 1) * size;
-    for (int64_t n = thread; n < e.num_experts; n += num_threads) {
-      const int64_t count = starts[n + 1] - starts[n];
-      if (count == 0) continue;
-      (e.is_bf16 ? run_bf16 : run_fp32)(hidden, pairs.data() + starts[n], count, n, e, scratch.data(), to);
+    const auto used_from = [&](int64_t n) {
+      while (n < e.num_experts && starts[n + 1] == starts[n]) n += num_threads;
+      return n;
+    };
+    for (int64_t n = used_from(thread), next; n < e.num_experts; n = next) {
+      next = used_from(n + num_threads);
+      (e.is_bf16 ? run_bf16 : run_fp32)(hidden, pairs.data() + starts[n], starts[n + 1] - starts[n], n,
+                                        std::min(next, e.num_experts - 1), e, scratch.data(), to);
     }
   }
   for (int thread = 1; thread < num_threads; ++thread) add(out, sums.data() + (thread - 1) * size, size);

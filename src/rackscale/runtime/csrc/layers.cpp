@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <stdexcept>
+
+#include "portable.hpp"
 
 namespace rackscale {
 namespace {
@@ -13,15 +16,15 @@ Buffer buffer(int64_t size) { return Buffer(new float[static_cast<size_t>(size)]
 
 // What all layers of a step share.
 struct Context {
+  const Model& model;
   const Decode& step;
   int64_t num_rows, hidden;
-  float eps;
   std::vector<int64_t> positions, slots;
 };
 
-Context context_of(const Decode& step, int64_t hidden, float eps) {
+Context context_of(const Model& model, const Decode& step) {
   const Paged& paged = step.paged;
-  Context c{step, paged.num_decodes, hidden, eps, {}, {}};
+  Context c{model, step, paged.num_decodes, model.hidden, {}, {}};
   for (int64_t i = 0; i < paged.num_decodes; ++i) {
     const int64_t position = paged.lengths[i] - 1;
     const int64_t block = paged.table[paged.rows[i] * paged.table_width + position / paged.block_size];
@@ -32,7 +35,7 @@ Context context_of(const Decode& step, int64_t hidden, float eps) {
 }
 
 void rotate(const Context& c, float* x, int64_t token_stride, int64_t head_stride, int64_t num_heads, int64_t width) {
-  rackscale::rotate(x, token_stride, head_stride, c.step.cos, c.step.sin, c.positions.data(), c.num_rows, num_heads, width / 2);
+  rackscale::rotate(x, token_stride, head_stride, c.model.cos, c.model.sin, c.positions.data(), c.num_rows, num_heads, width / 2);
 }
 
 void linear(const Context& c, const float* in, int64_t in_stride, const Matrix& m, bool add, float* out) {
@@ -139,37 +142,67 @@ void feed_forward(const Context& c, const Mlp& m, const float* normed, float* x)
   linear(c, inner.get(), 2 * width, m.down, true, x);
 }
 
-// chosen [D, K] takes the experts of the tokens.
-void feed_forward(const Context& c, const Moe& m, const float* normed, float* x, int32_t* chosen) {
+// loads [E]: rises by the tokens that each expert gets.
+void feed_forward(const Context& c, const Moe& m, const float* normed, float* x, int32_t* loads) {
   const Buffer logits = buffer(c.num_rows * m.routing.num_experts);
   const Buffer weights = buffer(c.num_rows * m.routing.top_k);
   const Buffer routed = buffer(c.num_rows * c.hidden);
+  std::vector<int32_t> chosen(c.num_rows * m.routing.top_k);
   linear(c, normed, c.hidden, m.router, false, logits.get());
-  route(logits.get(), m.correction, c.num_rows, m.routing, weights.get(), chosen);
-  experts(normed, weights.get(), chosen, c.num_rows, m.routing.top_k, m.experts, routed.get(), c.step.num_threads);
+  route(logits.get(), m.correction, c.num_rows, m.routing, weights.get(), chosen.data());
+  for (const int32_t expert : chosen) ++loads[expert];
+  experts(normed, weights.get(), chosen.data(), c.num_rows, m.routing.top_k, m.experts, routed.get(), c.step.num_threads);
   if (m.shared.gate_up.weight) feed_forward(c, m.shared, normed, routed.get());
   for (int64_t i = 0; i < c.num_rows * c.hidden; ++i) x[i] += routed[i];
 }
 
-}  // namespace
-
-void decode(const std::vector<Layer>& layers, int64_t hidden, float eps, const Decode& step, float* x,
-            int32_t* chosen) {
-  const Context c = context_of(step, hidden, eps);
-  const Buffer normed = buffer(c.num_rows * hidden);
-  float* const* caches = step.caches;
-  for (const Layer& layer : layers) {
-    rms_norm(x, hidden, layer.attention_norm, c.num_rows, hidden, eps, normed.get(), hidden);
-    std::visit([&](const auto& attention) { attend(c, attention, normed.get(), caches, x); }, layer.attention);
-    caches += std::holds_alternative<Mla>(layer.attention) ? 1 : 2;
-    rms_norm(x, hidden, layer.ffn_norm, c.num_rows, hidden, eps, normed.get(), hidden);
-    if (const Moe* moe = std::get_if<Moe>(&layer.ffn)) {
-      feed_forward(c, *moe, normed.get(), x, chosen);
-      chosen += c.num_rows * moe->routing.top_k;
+// The tokens' rows of the embedding, as floats.
+Buffer embedded(const Context& c) {
+  const Matrix& embed = c.model.embed;
+  Buffer x = buffer(c.num_rows * c.hidden);
+  for (int64_t i = 0; i < c.num_rows; ++i) {
+    const int64_t token = c.step.tokens[i], at = token * c.hidden;
+    if (token < 0 || token >= embed.depth) throw std::out_of_range("a token is not in the vocabulary");
+    float* row = x.get() + i * c.hidden;
+    if (embed.is_bf16) {
+      widen(static_cast<const bf16*>(embed.weight) + at, c.hidden, row);
     } else {
-      feed_forward(c, std::get<Mlp>(layer.ffn), normed.get(), x);
+      std::copy_n(static_cast<const float*>(embed.weight) + at, c.hidden, row);
     }
   }
+  return x;
+}
+
+void to_logits(const Context& c, const float* x, float* logits) {
+  const int64_t count = c.step.num_sampled;
+  const Buffer normed = buffer(count * c.hidden);
+  for (int64_t i = 0; i < count; ++i)
+    rms_norm(x + c.step.sampled[i] * c.hidden, c.hidden, c.model.final_norm, 1, c.hidden, c.model.eps,
+             normed.get() + i * c.hidden, c.hidden);
+  const Matrix& head = c.model.head;
+  rackscale::linear(normed.get(), c.hidden, count, head, false, logits, head.columns, c.step.num_threads);
+}
+
+}  // namespace
+
+void decode(const Model& model, const Decode& step, float* logits, int32_t* loads) {
+  const Context c = context_of(model, step);
+  const int64_t hidden = model.hidden;
+  const Buffer x = embedded(c), normed = buffer(c.num_rows * hidden);
+  float* const* caches = step.caches;
+  for (const Layer& layer : model.layers) {
+    rms_norm(x.get(), hidden, layer.attention_norm, c.num_rows, hidden, model.eps, normed.get(), hidden);
+    std::visit([&](const auto& attention) { attend(c, attention, normed.get(), caches, x.get()); }, layer.attention);
+    caches += std::holds_alternative<Mla>(layer.attention) ? 1 : 2;
+    rms_norm(x.get(), hidden, layer.ffn_norm, c.num_rows, hidden, model.eps, normed.get(), hidden);
+    if (const Moe* moe = std::get_if<Moe>(&layer.ffn)) {
+      feed_forward(c, *moe, normed.get(), x.get(), loads);
+      loads += moe->routing.num_experts;
+    } else {
+      feed_forward(c, std::get<Mlp>(layer.ffn), normed.get(), x.get());
+    }
+  }
+  to_logits(c, x.get(), logits);
 }
 
 }  // namespace rackscale

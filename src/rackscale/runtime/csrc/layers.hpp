@@ -1,4 +1,4 @@
-// Whole layers for a batch of decodes: one call instead of the dozens of operations that they are made of, of which
+// A whole model for a batch of decodes: one call instead of the hundreds of operations that it is made of, of which
 // each would cost more to call than to do.
 #pragma once
 
@@ -57,17 +57,29 @@ struct Layer {
   std::variant<Mlp, Moe> ffn;
 };
 
-// A step of decodes. caches: of each layer its tensors one after the other (latents, or keys and values).
-struct Decode {
-  Paged paged;
-  float* const* caches;
+struct Model {
+  int64_t hidden;
+  float eps;
+  Matrix embed;      // [vocabulary, hidden]
   const float* cos;  // [positions, half]
   const float* sin;
+  std::vector<Layer> layers;
+  const float* final_norm;
+  Matrix head;
+};
+
+// A step of decodes. tokens: one each. caches: of each layer its tensors one after the other (latents, or keys and
+// values). sampled: the decodes whose logits are wanted.
+struct Decode {
+  const int32_t* tokens;
+  Paged paged;
+  float* const* caches;
+  const int32_t* sampled;
+  int64_t num_sampled;
   int num_threads;
 };
 
-// x [D, hidden] through all layers, in place. chosen int32 [layers with experts, D, K]: which experts tokens got.
-void decode(const std::vector<Layer>& layers, int64_t hidden, float eps, const Decode& step, float* x,
-            int32_t* chosen);
+// logits [sampled, vocabulary]. loads int32 [layers with experts, E]: how many tokens each expert got.
+void decode(const Model& model, const Decode& step, float* logits, int32_t* loads);
 
 }  // namespace rackscale

@@ -12,6 +12,7 @@ constexpr int64_t kRows = 4;     // of the input, that share one pass over a wei
 constexpr int64_t kVectors = 4;  // of a weight's columns: 4 x 4 sums stay in registers
 constexpr int64_t kColumns = kVectors * kLanes;
 constexpr int64_t kDepth = 128;     // of a weight, that are widened at once: 32 KiB
+constexpr int64_t kAskedTogether = 2;  // log2 of the groups of rows that share the asking for the next kDepth rows
 
 // From so many rows on that pays: bf16 is widened once and not once for every kRows rows; fp32 is only brought
 // closer together.
@@ -25,15 +26,40 @@ struct Rows {
   float* out[R];
 };
 
+// What comes next out of memory, to be asked for while a tile is computed: 128 bytes from `at` on with every k, or
+// with every fourth. Null: nothing. Weights are used once a step, so that they come from far away.
+struct Ahead {
+  const char* at = nullptr;
+  int64_t stride = 0, shift = 0;
+
+  template <typename W>
+  static Ahead rows_of(const W* at, int64_t columns, int64_t shift = 0) {
+    return {reinterpret_cast<const char*>(at), columns * static_cast<int64_t>(sizeof(W)), shift};
+  }
+  static Ahead bytes_of(const void* at) { return {static_cast<const char*>(at), 128, 0}; }
+
+  RACKSCALE_INLINE void ask(int64_t k) const {
+    if (k & ((1 << shift) - 1)) return;
+    const char* line = at + (k >> shift) * stride;
+    __builtin_prefetch(line, 0, 2);
+    __builtin_prefetch(line + 64, 0, 2);
+  }
+  void pass(int64_t depth) { at += (depth >> shift) * stride; }
+};
+
 // out[r][n] = sum_k in[r][k] * weight[k][n] (+ bias[n]) (+ out[r][n] where `add`) for V vectors of columns from n on.
-template <typename W, int64_t R, int64_t V>
+template <typename W, int64_t R, int64_t V, bool Asks>
 RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
-                           bool add, int64_t n) {
+                           bool add, int64_t n, const Ahead& ahead) {
   f32x16 total[R][V] = {};
   int64_t k = 0;
   if constexpr (R * V <= 8) {  // too few sums to hide a multiply-add's latency: twice as many, over every other k
     f32x16 other[R][V] = {};
-    for (; k + 2 <= depth; k += 2)
+    for (; k + 2 <= depth; k += 2) {
+      if constexpr (Asks) {
+        ahead.ask(k);
+        ahead.ask(k + 1);
+      }
       for (int64_t v = 0; v < V; ++v) {
         const W* row = weight + k * columns + n + v * kLanes;
         const f32x16 first = load(row), second = load(row + columns);
@@ -42,10 +68,12 @@ RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, 
           other[r][v] += second * rows.in[r][k + 1];
         }
       }
+    }
     for (int64_t r = 0; r < R; ++r)
       for (int64_t v = 0; v < V; ++v) total[r][v] += other[r][v];
   }
   for (; k < depth; ++k) {
+    if constexpr (Asks) ahead.ask(k);
     f32x16 w[V];
     for (int64_t v = 0; v < V; ++v) w[v] = load(weight + k * columns + n + v * kLanes);
     for (int64_t r = 0; r < R; ++r)
@@ -60,13 +88,21 @@ RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, 
     }
 }
 
-// The same for the columns from .. to - 1: whole tiles, then vectors, then one by one.
+// The same for the columns from .. to - 1: whole tiles, then vectors, then one by one. `ahead` goes on from tile to
+// tile.
 template <typename W, int64_t R>
 RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
-                            bool add, int64_t from, int64_t to) {
+                            bool add, int64_t from, int64_t to, Ahead& ahead) {
   int64_t n = from;
-  for (; n + kColumns <= to; n += kColumns) tile<W, R, kVectors>(rows, depth, weight, columns, bias, add, n);
-  for (; n + kLanes <= to; n += kLanes) tile<W, R, 1>(rows, depth, weight, columns, bias, add, n);
+  for (; n + kColumns <= to; n += kColumns) {
+    if (ahead.at) {
+      tile<W, R, kVectors, true>(rows, depth, weight, columns, bias, add, n, ahead);
+      ahead.pass(depth);
+    } else {
+      tile<W, R, kVectors, false>(rows, depth, weight, columns, bias, add, n, ahead);
+    }
+  }
+  for (; n + kLanes <= to; n += kLanes) tile<W, R, 1, false>(rows, depth, weight, columns, bias, add, n, ahead);
   for (; n < to; ++n)
     for (int64_t r = 0; r < R; ++r) {
       float total = 0;
@@ -74,12 +110,6 @@ RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight,
       if (bias) total += bias[n];
       rows.out[r][n] = add ? rows.out[r][n] + total : total;
     }
-}
-
-// All columns of R rows.
-template <typename W, int64_t R>
-RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias) {
-  panel<W, R>(rows, depth, weight, columns, bias, false, 0, columns);
 }
 
 template <int64_t R>
@@ -92,26 +122,28 @@ RACKSCALE_INLINE Rows<R> rows_at(const float* in, int64_t in_stride, float* out,
   return rows;
 }
 
-// The columns from .. to - 1 for any number of rows.
+// The columns from .. to - 1 for any number of rows. The first `asking` groups of rows ask for what is ahead.
 template <typename W>
 RACKSCALE_INLINE void rows_times(const float* in, int64_t in_stride, int64_t num_rows, int64_t depth, const W* weight,
                                  int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
-                                 int64_t from, int64_t to) {
+                                 int64_t from, int64_t to, Ahead ahead, int64_t asking) {
   int64_t row = 0;
-  for (; row + kRows <= num_rows; row += kRows)
+  for (; row + kRows <= num_rows; row += kRows) {
     panel<W, kRows>(rows_at<kRows>(in + row * in_stride, in_stride, out + row * out_stride, out_stride), depth, weight,
-                    columns, bias, add, from, to);
+                    columns, bias, add, from, to, ahead);
+    if (--asking <= 0) ahead.at = nullptr;
+  }
   in += row * in_stride;
   out += row * out_stride;
   switch (num_rows - row) {
     case 3:
-      panel<W, 3>(rows_at<3>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      panel<W, 3>(rows_at<3>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
     case 2:
-      panel<W, 2>(rows_at<2>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      panel<W, 2>(rows_at<2>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
     case 1:
-      panel<W, 1>(rows_at<1>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to);
+      panel<W, 1>(rows_at<1>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
   }
 }
@@ -125,7 +157,7 @@ RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_ro
   if (num_rows < kPackedRows<W>) {
     for (int64_t n = from; n < to; n += kColumns)
       rows_times(in, in_stride, num_rows, depth, weight, columns, bias, add, out, out_stride, n,
-                 std::min(n + kColumns, to));
+                 std::min(n + kColumns, to), Ahead::rows_of(weight + n + kColumns, columns), 1);
     return;
   }
   alignas(64) float packed[kDepth * kColumns];
@@ -134,8 +166,10 @@ RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_ro
     for (int64_t k = 0; k < depth; k += kDepth) {
       const int64_t rows = std::min(kDepth, depth - k);
       for (int64_t i = 0; i < rows; ++i) widen(weight + (k + i) * columns + n, width, packed + i * kColumns);
+      const W* next = k + kDepth < depth ? weight + (k + kDepth) * columns + n : weight + n + kColumns;
       rows_times(in + k, in_stride, num_rows, rows, packed, kColumns, bias && k == 0 ? bias + n : nullptr,
-                 add || k > 0, out + n, out_stride, 0, width);
+                 add || k > 0, out + n, out_stride, 0, width, Ahead::rows_of(next, columns, kAskedTogether),
+                 1 << kAskedTogether);
     }
   }
 }

@@ -1,7 +1,7 @@
 """The operations that are worth more than one implementation, behind one interface."""
 
 from rackscale.runtime.kernels.choose import choose
-from rackscale.runtime.kernels.interface import Kernels, Stack
+from rackscale.runtime.kernels.interface import Decoder, Kernels
 from rackscale.runtime.kernels.weights import (
     ExpertWeights,
     GqaWeights,
@@ -9,10 +9,12 @@ from rackscale.runtime.kernels.weights import (
     Linear,
     MlaWeights,
     MlpWeights,
+    ModelWeights,
     MoeWeights,
 )
 
 __all__ = [
+    "Decoder",
     "ExpertWeights",
     "GqaWeights",
     "Kernels",
@@ -20,7 +22,7 @@ __all__ = [
     "Linear",
     "MlaWeights",
     "MlpWeights",
+    "ModelWeights",
     "MoeWeights",
-    "Stack",
     "choose",
 ]

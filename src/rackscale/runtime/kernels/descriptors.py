@@ -48,7 +48,7 @@ class Descriptors:
         """Equal specs share one."""
         return self._once(router, router, _router)
 
-    def mla(self, weights: MlaWeights, eps: float) -> _native.Mla:
+    def mla(self, weights: MlaWeights) -> _native.Mla:
         """Of a layer's attention."""
         spec = weights.spec
         return _native.Mla(
@@ -58,7 +58,7 @@ class Descriptors:
             value_width=spec.v_head_dim,
             rank=spec.kv_lora_rank,
             scale=weights.scale,
-            eps=eps,
+            eps=weights.eps,
             first=self.matrix(weights.first),
             query_norm=address(weights.query_norm),
             query_up=NO_MATRIX if weights.query_up is None else self.matrix(weights.query_up),
@@ -68,7 +68,7 @@ class Descriptors:
             out=self.matrix(weights.out),
         )
 
-    def gqa(self, weights: GqaWeights, eps: float) -> _native.Gqa:
+    def gqa(self, weights: GqaWeights) -> _native.Gqa:
         """Of a layer's attention."""
         spec = weights.spec
         return _native.Gqa(
@@ -77,7 +77,7 @@ class Descriptors:
             head_dim=spec.head_dim,
             window=weights.window or 0,
             scale=weights.scale,
-            eps=eps,
+            eps=weights.eps,
             clip=torch.inf if spec.clip_qkv is None else spec.clip_qkv,
             norm=QK_NORMS[spec.qk_norm],
             first=self.matrix(weights.first),

@@ -4,24 +4,23 @@ Axes: T tokens, D decodes, A heads, G heads of keys, H hidden, E experts, K expe
 W = R + rope width, N head width, M layers with experts.
 """
 
-from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
 
-from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
+from rackscale.runtime.batch import Batch, Decodes
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
 
-class Stack(Protocol):
-    """All layers of a model in one call, for steps that have nothing but decodes."""
+class Decoder(Protocol):
+    """A whole model in one call, for steps that have nothing but decodes."""
 
-    def __call__(self, x_DH: Tensor, cache: KvCache, decodes: Decodes) -> Tensor:
-        """What the layers make of x, in place; writes the tokens' KV. Gives the experts that the tokens
-        got, [M, D, K] in int32."""
+    def __call__(self, batch: Batch, cache: KvCache) -> tuple[Tensor, Tensor]:
+        """Logits [S, V] of the batch's sampled tokens, and how many tokens each expert got, [M, E] in int32.
+        Writes the tokens' KV."""
         ...
 
 
@@ -34,8 +33,8 @@ class Kernels(Protocol):
     name: str
     keeps_bf16: bool
 
-    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:
-        """The layers as one call, or None where these kernels have none for them."""
+    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:
+        """The model as one call, or None where these kernels have none for it."""
         ...
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:

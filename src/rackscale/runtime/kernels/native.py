@@ -3,18 +3,16 @@
 Tensors are handed over as addresses, so this module is where shapes, dtypes and layouts are made sure of.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from rackscale.runtime import _native
 from rackscale.runtime.batch import Decodes
 from rackscale.runtime.kernels.descriptors import Descriptors, address
-from rackscale.runtime.kernels.interface import Stack
-from rackscale.runtime.kernels.native_stack import NativeStack
+from rackscale.runtime.kernels.interface import Decoder
+from rackscale.runtime.kernels.native_decoder import NativeDecoder
 from rackscale.runtime.kernels.reference import Reference
-from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
@@ -32,11 +30,9 @@ class Native(Reference):
     def __init__(self) -> None:
         self._descriptors = Descriptors()
 
-    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:
+    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:
         """In fp32 on the CPU."""
-        if not _takes(layers[0].attention_norm):
-            return None
-        return NativeStack(layers, rope, eps, self._descriptors)
+        return NativeDecoder(weights, rope, self._descriptors) if _takes(weights.final_norm) else None
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         """Rows where they are."""

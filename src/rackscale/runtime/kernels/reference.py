@@ -1,15 +1,13 @@
 """The kernels in plain torch: slow, on any device, and the oracle of the others."""
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
-from rackscale.runtime.kernels.interface import Stack
-from rackscale.runtime.kernels.weights import ExpertWeights, LayerWeights, Linear
+from rackscale.runtime.kernels.interface import Decoder
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec, Scoring
 
@@ -20,8 +18,8 @@ class Reference:
     name = "reference"
     keeps_bf16 = False
 
-    def stack(self, layers: Sequence[LayerWeights], rope: Rope, eps: float) -> Stack | None:  # noqa: ARG002
-        """None: what the layers are made of is the oracle."""
+    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:  # noqa: ARG002 (others have one)
+        """None: what a model is made of is the oracle."""
         return None
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:

@@ -23,10 +23,12 @@ class Linear:
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MlaWeights:
     """first gives queries (or, with a query LoRA, what query_up makes them of), latents and rotated keys.
-    key_up [A, nope, R] takes queries to the latents' space, value_up [A, R, V] takes latents to values."""
+    key_up [A, nope, R] takes queries to the latents' space, value_up [A, R, V] takes latents to values.
+    eps: of the two norms."""
 
     spec: MlaSpec
     scale: float
+    eps: float
     first: Linear
     query_norm: Tensor | None
     query_up: Linear | None
@@ -38,10 +40,12 @@ class MlaWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class GqaWeights:
-    """first gives queries, keys and values. window: how many of the last tokens are seen, or None for all."""
+    """first gives queries, keys and values. window: how many of the last tokens are seen, or None for all.
+    eps: of the norms of queries and keys."""
 
     spec: GqaSpec
     scale: float
+    eps: float
     window: int | None
     first: Linear
     query_norm: Tensor | None
@@ -95,3 +99,14 @@ class LayerWeights:
     attention: MlaWeights | GqaWeights
     ffn_norm: Tensor
     ffn: MlpWeights | MoeWeights
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModelWeights:
+    """embed [V, H], in the dtype that matrices are kept in. eps: of the norms of layers and the last one."""
+
+    eps: float
+    embed: Tensor
+    layers: tuple[LayerWeights, ...]
+    final_norm: Tensor
+    head: Linear

@@ -32,7 +32,8 @@ def attend(
         return (weights @ value).transpose(0, 1)
     causal = chunk.position == 0 and window is None
     # Torch's fused kernel wants values as wide as keys, and a batch in front.
-    value = F.pad(value, (0, key.shape[-1] - value.shape[-1]))
+    width = max(key.shape[-1], value.shape[-1])
+    query, key, value = (_widened(part, width) for part in (query, key, value))
     out = F.scaled_dot_product_attention(
         query[None],
         key[None],
@@ -42,6 +43,12 @@ def attend(
         scale=scale,
     )
     return out[0, ..., : value_GLV.shape[-1]].transpose(0, 1)
+
+
+def _widened(part: Tensor, width: int) -> Tensor:
+    """Zeros at the end of the last axis, where it is shorter."""
+    short = width - part.shape[-1]
+    return F.pad(part, (0, short)) if short else part
 
 
 def _visible(chunk: Chunk, window: int | None, device: torch.device) -> Tensor:

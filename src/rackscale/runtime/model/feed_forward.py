@@ -37,6 +37,10 @@ class Moe:
         routed = kernels.experts(x_TH, weights_TK, experts_TK, weights.experts)
         return routed if self.shared is None else routed + self.shared(x_TH)
 
+    def loads(self) -> Tensor:
+        """How many of the last tokens each expert got, int32 [E]."""
+        return torch.bincount(self.chosen_TK.flatten(), minlength=self.spec.router.num_experts).int()
+
 
 def load_mlp(loader: Loader, role: str) -> MlpWeights:
     """role: "ffn" or "shared"."""

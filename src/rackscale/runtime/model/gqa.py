@@ -14,8 +14,8 @@ from rackscale.specs import GqaSpec, QkNorm
 class Gqa:
     """One layer's attention."""
 
-    def __init__(self, weights: GqaWeights, eps: float, kernels: Kernels) -> None:
-        self.weights, self.eps, self.kernels = weights, eps, kernels
+    def __init__(self, weights: GqaWeights, kernels: Kernels) -> None:
+        self.weights, self.kernels = weights, kernels
 
     def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' keys and values."""
@@ -53,29 +53,28 @@ class Gqa:
         qkv = self.kernels.linear(x_TH, weights.first)
         heads, key_heads, dim = spec.num_heads, spec.num_kv_heads, spec.head_dim
         query, key, value = qkv.split((heads * dim, key_heads * dim, key_heads * dim), -1)
-        if spec.qk_norm == QkNorm.PROJECTION:
+        if spec.qk_norm != QkNorm.NONE:
             query, key = self._norm(query, weights.query_norm), self._norm(key, weights.key_norm)
         if spec.clip_qkv is not None:
             query, key, value = (part.clamp(-spec.clip_qkv, spec.clip_qkv) for part in (query, key, value))
         query, key, value = (part.unflatten(-1, (-1, dim)) for part in (query, key, value))
-        if spec.qk_norm == QkNorm.HEAD:
-            query, key = self._norm(query, weights.query_norm), self._norm(key, weights.key_norm)
         return query, key, value
 
-    def _norm(self, x: Tensor, weight: Tensor | None) -> Tensor:
-        """Over the last axis, whatever is in front of it."""
+    def _norm(self, x_TN: Tensor, weight: Tensor | None) -> Tensor:
+        """Over all of a row, or over each head of it: as wide as the weight is."""
         assert weight is not None, "a model with norms of queries and keys has their weights"
-        if x.ndim == 2:
-            return self.kernels.rms_norm(x, weight, self.eps)
-        flat = x.reshape(-1, x.shape[-1])
-        return self.kernels.rms_norm(flat, weight, self.eps).view(x.shape)
+        if self.weights.spec.qk_norm == QkNorm.PROJECTION:
+            return self.kernels.rms_norm(x_TN, weight, self.weights.eps)
+        heads = x_TN.reshape(-1, len(weight))
+        return self.kernels.rms_norm(heads, weight, self.weights.eps).view(x_TN.shape)
 
 
-def load_gqa(loader: Loader, spec: GqaSpec, window: int | None) -> GqaWeights:
-    """window: of the layer."""
+def load_gqa(loader: Loader, spec: GqaSpec, window: int | None, eps: float) -> GqaWeights:
+    """window: of the layer. eps: of the model's norms."""
     return GqaWeights(
         spec=spec,
         scale=spec.head_dim**-0.5,
+        eps=eps,
         window=window,
         first=loader.linear("attn.q", "attn.k", "attn.v"),
         query_norm=loader.maybe("attn.q_norm"),

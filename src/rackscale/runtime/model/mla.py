@@ -14,12 +14,14 @@ from rackscale.runtime.model.weights import Loader, input_major
 from rackscale.runtime.rope import Rope, halves
 from rackscale.specs import MlaSpec, RopeSpec, YarnScaling
 
+NORM_EPS = 1e-6  # the families' code has it fixed here, whatever rms_norm_eps is
+
 
 class Mla:
     """One layer's attention."""
 
-    def __init__(self, weights: MlaWeights, eps: float, kernels: Kernels) -> None:
-        self.weights, self.eps, self.kernels = weights, eps, kernels
+    def __init__(self, weights: MlaWeights, kernels: Kernels) -> None:
+        self.weights, self.kernels = weights, kernels
 
     def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """Attention of every token to its row up to itself, [T, H]; writes the tokens' latents."""
@@ -30,7 +32,7 @@ class Mla:
         latent, key_rope = first[:, -width:].split((spec.kv_lora_rank, spec.rope_head_dim), -1)
         kernels.rotate(rope_TAN, rope, batch.positions)
         kernels.rotate(key_rope.unsqueeze(1), rope, batch.positions)
-        latent = kernels.rms_norm(latent, self.weights.latent_norm, self.eps)
+        latent = kernels.rms_norm(latent, self.weights.latent_norm, self.weights.eps)
         (latents_SW,) = cache
         latents_SW[batch.slots] = torch.cat((latent, key_rope), -1)
 
@@ -49,7 +51,7 @@ class Mla:
         weights, spec = self.weights, self.weights.spec
         if weights.query_up is not None:
             assert weights.query_norm is not None, "a query LoRA has a norm"
-            normed = self.kernels.rms_norm(first_TN, weights.query_norm, self.eps)
+            normed = self.kernels.rms_norm(first_TN, weights.query_norm, weights.eps)
             first_TN = self.kernels.linear(normed, weights.query_up)
         nope_TAN, rope_TAN = first_TN.unflatten(1, (spec.num_heads, -1)).split(
             (spec.nope_head_dim, spec.rope_head_dim), -1
@@ -97,6 +99,7 @@ def load_mla(loader: Loader, spec: MlaSpec, rope: RopeSpec) -> MlaWeights:
     up = loader.matrix("attn.kv_b").view(spec.num_heads, -1, spec.kv_lora_rank)
     return MlaWeights(
         spec=spec,
+        eps=NORM_EPS,
         scale=(spec.nope_head_dim + spec.rope_head_dim) ** -0.5 * mscale**2,
         first=Linear(input_major([first, key]), bias),
         query_norm=loader.maybe("attn.q_a_norm"),

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
 from rackscale.runtime.batch import Batch
-from rackscale.runtime.kernels import GqaWeights, Kernels, LayerWeights, MlaWeights, MlpWeights
+from rackscale.runtime.kernels import GqaWeights, Kernels, LayerWeights, MlaWeights, MlpWeights, ModelWeights
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
 from rackscale.runtime.model.gqa import Gqa, load_gqa
@@ -26,9 +26,7 @@ class Layer:
         self.weights, self.eps, self.kernels = weights, eps, kernels
         attention, ffn = weights.attention, weights.ffn
         self.attention: Mla | Gqa = (
-            Mla(attention, eps, kernels)
-            if isinstance(attention, MlaWeights)
-            else Gqa(attention, eps, kernels)
+            Mla(attention, kernels) if isinstance(attention, MlaWeights) else Gqa(attention, kernels)
         )
         self.ffn: Mlp | Moe = Mlp(ffn, kernels) if isinstance(ffn, MlpWeights) else Moe(ffn, kernels)
 
@@ -59,34 +57,36 @@ class Model:
     ) -> None:
         self.spec, self.dtype, self.kernels = checkpoint.spec, dtype, kernels
         loader = Loader(checkpoint, dtype=dtype, device=device, kernels=kernels)
-        self.embed = loader.matrix("embed")
-        self.head = loader.linear("head")
-        self.final_norm = loader.get("final_norm")
-        self.rope = Rope(self.spec.rope, max_positions, device)
-        weights = []
+        layers = []
         for number, layer in enumerate(self.spec.layers):
-            weights.append(_load_layer(loader.layer(number), self.spec, layer))
+            layers.append(_load_layer(loader.layer(number), self.spec, layer))
             progress(number + 1, self.spec.num_layers)
-        self.layers = [Layer(layer, self.spec.norm_eps, kernels) for layer in weights]
+        self.weights = ModelWeights(
+            eps=self.spec.norm_eps,
+            embed=loader.matrix("embed"),
+            layers=tuple(layers),
+            final_norm=loader.get("final_norm"),
+            head=loader.linear("head"),
+        )
+        self.rope = Rope(self.spec.rope, max_positions, device)
+        self.layers = [Layer(layer, self.spec.norm_eps, kernels) for layer in layers]
         self.moes = [layer.ffn for layer in self.layers if isinstance(layer.ffn, Moe)]
-        self.num_experts = 0 if self.spec.moe is None else self.spec.moe.router.num_experts
-        self.chosen_MTK = torch.zeros(0, 0, 0, dtype=torch.int32)
-        self._stack = kernels.stack(weights, self.rope, self.spec.norm_eps)
+        self.loads_ME = torch.zeros(0, 0, dtype=torch.int32)
+        self._decoder = kernels.decoder(self.weights, self.rope)
 
     def __call__(self, batch: Batch, cache: KvCache) -> Tensor:
-        """Logits in fp32, [S, V], of the batch's sampled tokens. Leaves in `chosen_MTK` which experts the
-        tokens got in each layer with experts."""
-        x_TH = self.embed[batch.token_ids].to(self.dtype)
-        if self._stack is None or batch.chunks:
-            for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
-                x_TH = layer(x_TH, layer_cache, batch, self.rope)
-            if self.moes:
-                self.chosen_MTK = torch.stack([moe.chosen_TK for moe in self.moes])
-        else:
-            self.chosen_MTK = self._stack(x_TH, cache, batch.decodes)
-        x_SH = x_TH if batch.sampled is None else x_TH[batch.sampled]
-        x_SH = self.kernels.rms_norm(x_SH, self.final_norm, self.spec.norm_eps)
-        return self.kernels.linear(x_SH, self.head).float()
+        """Logits of the batch's sampled tokens in fp32, [S, V]. Leaves in `loads_ME` how many tokens each
+        expert of each layer with experts got, in int32."""
+        if self._decoder is not None and not batch.chunks:
+            logits_SV, self.loads_ME = self._decoder(batch, cache)
+            return logits_SV
+        x_TH = self.weights.embed[batch.token_ids].to(self.dtype)
+        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+            x_TH = layer(x_TH, layer_cache, batch, self.rope)
+        if self.moes:
+            self.loads_ME = torch.stack([moe.loads() for moe in self.moes])
+        x_SH = self.kernels.rms_norm(x_TH[batch.samples], self.weights.final_norm, self.weights.eps)
+        return self.kernels.linear(x_SH, self.weights.head).float()
 
 
 def _load_layer(loader: Loader, model: ModelSpec, layer: LayerSpec) -> LayerWeights:
@@ -94,7 +94,7 @@ def _load_layer(loader: Loader, model: ModelSpec, layer: LayerSpec) -> LayerWeig
         case MlaSpec() as mla:
             attention: MlaWeights | GqaWeights = load_mla(loader, mla, model.rope)
         case GqaSpec() as gqa:
-            attention = load_gqa(loader, gqa, layer.window)
+            attention = load_gqa(loader, gqa, layer.window, model.norm_eps)
     if layer.moe:
         assert model.moe is not None, "a layer with experts has a MoeSpec"
     return LayerWeights(

@@ -1,0 +1,59 @@
+"""A whole model in one call into C++ (csrc/layers.cpp)."""
+
+import torch
+from torch import Tensor
+
+from rackscale.runtime import _native
+from rackscale.runtime.batch import Batch
+from rackscale.runtime.kernels.descriptors import Descriptors
+from rackscale.runtime.kernels.weights import Linear, MlaWeights, ModelWeights, MoeWeights
+from rackscale.runtime.kv_cache import KvCache
+from rackscale.runtime.rope import Rope
+
+
+class NativeDecoder:
+    """See `Decoder`. Keeps what it points into."""
+
+    def __init__(self, weights: ModelWeights, rope: Rope, descriptors: Descriptors) -> None:
+        self._weights, self._rope = weights, rope
+        self._model = _native.Model(
+            hidden=len(weights.final_norm),
+            eps=weights.eps,
+            embed=descriptors.matrix(Linear(weights.embed)),
+            cos=rope.cos.data_ptr(),
+            sin=rope.sin.data_ptr(),
+            final_norm=weights.final_norm.data_ptr(),
+            head=descriptors.matrix(weights.head),
+        )
+        for layer in weights.layers:
+            attention, ffn = layer.attention, layer.ffn
+            self._model.add(
+                layer.attention_norm.data_ptr(),
+                descriptors.mla(attention)
+                if isinstance(attention, MlaWeights)
+                else descriptors.gqa(attention),
+                layer.ffn_norm.data_ptr(),
+                descriptors.moe(ffn) if isinstance(ffn, MoeWeights) else descriptors.mlp(ffn),
+            )
+        moes = [layer.ffn for layer in weights.layers if isinstance(layer.ffn, MoeWeights)]
+        self._loads_shape = (len(moes), moes[0].spec.router.num_experts if moes else 0)
+        self._vocab_size = weights.head.weight.shape[1]
+
+    def __call__(self, batch: Batch, cache: KvCache) -> tuple[Tensor, Tensor]:
+        """In fp32."""
+        decodes = batch.decodes
+        logits_SV = torch.empty(len(batch.sampled), self._vocab_size)
+        loads_ME = torch.zeros(self._loads_shape, dtype=torch.int32)
+        self._model.decode(
+            batch.tokens,
+            decodes.rows,
+            decodes.lengths,
+            decodes.table,
+            decodes.block_size,
+            [part.data_ptr() for layer in cache.layers for part in layer],
+            batch.sampled,
+            logits_SV.data_ptr(),
+            loads_ME.data_ptr(),
+            torch.get_num_threads(),
+        )
+        return logits_SV, loads_ME
