@@ -1,6 +1,15 @@
 """Frozen facts: what a model is, and how a deployment is laid out."""
 
 from rackscale.specs.deployment import DeploymentSpec, GroupSpec, Role
+from rackscale.specs.deployment_file import (
+    DeploymentFile,
+    GroupEntry,
+    format_deployment,
+    layout_of,
+    parse_deployment,
+    read_deployment,
+    write_deployment,
+)
 from rackscale.specs.model import (
     Activation,
     AttentionSpec,
@@ -23,8 +32,10 @@ from rackscale.specs.sizing import one_rank
 __all__ = [
     "Activation",
     "AttentionSpec",
+    "DeploymentFile",
     "DeploymentSpec",
     "GqaSpec",
+    "GroupEntry",
     "GroupSpec",
     "LayerSpec",
     "LinearScaling",
@@ -39,5 +50,10 @@ __all__ = [
     "RouterSpec",
     "Scoring",
     "YarnScaling",
+    "format_deployment",
+    "layout_of",
     "one_rank",
+    "parse_deployment",
+    "read_deployment",
+    "write_deployment",
 ]
