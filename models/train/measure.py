@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from transformers import AutoModelForCausalLM
 
-from rackscale.runtime.local import LocalModel, LocalOptions, open_local
+from rackscale.runtime.local import LocalOptions, open_rank
+from rackscale.runtime.rank import Rank
 from rackscale.runtime.score import score, windows
 
 
@@ -32,12 +33,12 @@ def by_transformers(model: Path, tokens: list[int], size: int) -> float:
     return nats
 
 
-def loads(local: LocalModel, tokens: list[int], size: int) -> np.ndarray:
+def loads(rank: Rank, tokens: list[int], size: int) -> np.ndarray:
     """Tokens by MoE layer and expert over the text, windows side by side."""
-    moes = local.rank.model.moes
+    moes = rank.model.moes
     counts = np.zeros((len(moes), moes[0].spec.router.num_experts), dtype=np.int64)
     for start in range(0, len(tokens) - 1, size):
-        score(local.rank, tokens[start : start + size], size)
+        score(rank, tokens[start : start + size], size)
         for layer, moe in enumerate(moes):
             counts[layer] += np.bincount(moe.chosen_TK.numpy().ravel(), minlength=counts.shape[1])
     return counts
@@ -49,13 +50,14 @@ def main() -> None:
     parser.add_argument("model", type=Path)
     parser.add_argument("text", type=Path)
     options = parser.parse_args()
-    local = open_local(options.model, LocalOptions(block_size=16, max_batched_tokens=512, max_running=1))
-    checkpoint, size = local.checkpoint, local.deployment.max_model_len
+    sizes = LocalOptions(block_size=16, max_batched_tokens=512, max_running=1)
+    checkpoint, deployment, rank = open_rank(options.model, sizes)
+    size = deployment.max_model_len
     assert checkpoint.tokenizer is not None, "the bundled model has one"
     text = options.text.read_text(encoding="utf-8")
     tokens = [checkpoint.generation.bos_token_id, *checkpoint.tokenizer.encode(text)]
     bits = 1 / math.log(2) / len(text.encode())
-    print(f"bits per byte: rackscale {score(local.rank, tokens, size) * bits:.4f}")
+    print(f"bits per byte: rackscale {score(rank, tokens, size) * bits:.4f}")
     print(f"bits per byte: transformers {by_transformers(options.model, tokens, size) * bits:.4f}")
     spec = checkpoint.spec
     total = sum(math.prod(entry.shape) for entry in checkpoint.metadata.tensors.values())
@@ -64,7 +66,7 @@ def main() -> None:
     idle = spec.moe.router.num_experts - spec.moe.router.top_k
     moe_layers = sum(layer.moe for layer in spec.layers)
     print(f"parameters: {total:,}; active per token: {total - moe_layers * idle * expert:,}")
-    for layer, counts in enumerate(loads(local, tokens, size), start=spec.num_layers - moe_layers):
+    for layer, counts in enumerate(loads(rank, tokens, size), start=spec.num_layers - moe_layers):
         print(
             f"layer {layer}: max/mean {counts.max() / counts.mean():.2f}, "
             f"min/mean {counts.min() / counts.mean():.2f}"

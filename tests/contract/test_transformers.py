@@ -16,11 +16,9 @@ from random_configs import FAMILIES, VOCAB, random_config  # noqa: E402
 from rackscale.checkpoint import open_checkpoint  # noqa: E402
 from rackscale.core import Request, Sampling  # noqa: E402
 from rackscale.engine import build  # noqa: E402
-from rackscale.runtime.inline import InlineDriver  # noqa: E402
-from rackscale.runtime.kernels import choose  # noqa: E402
-from rackscale.runtime.rank import Rank  # noqa: E402
+from rackscale.runtime.inline import InlineDriver, OneRank  # noqa: E402
 from rackscale.runtime.score import score  # noqa: E402
-from rackscale.specs import one_rank  # noqa: E402
+from rackscale.specs import lay_out  # noqa: E402
 
 STD = {
     "vocab_size": 96,
@@ -183,7 +181,7 @@ def both(request, tmp_path_factory):
 
 def rank_and_driver(checkpoint, kernels, budget):
     torch.set_num_threads(1)
-    deployment = one_rank(
+    deployment = lay_out(
         checkpoint.spec,
         name="m",
         max_model_len=64,
@@ -191,16 +189,10 @@ def rank_and_driver(checkpoint, kernels, budget):
         max_batched_tokens=budget,
         max_running=4,
     )
-    rank = Rank(
-        checkpoint,
-        num_blocks=deployment.groups[0].num_blocks,
-        block_size=BLOCK,
-        max_running=4,
-        max_model_len=64,
-        dtype=torch.float32,
-        kernels=choose(kernels),
+    rank = make_rank(
+        checkpoint, kernels, num_blocks=deployment.groups[0].num_blocks, block_size=BLOCK, max_model_len=64
     )
-    return rank, InlineDriver(build(deployment), rank, lambda: 0.0)
+    return rank, InlineDriver(build(deployment), OneRank(rank), lambda: 0.0)
 
 
 @pytest.mark.parametrize("kernels", KERNELS)

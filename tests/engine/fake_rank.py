@@ -40,7 +40,16 @@ class FakeRank:
         for row, computed, new, _ in work:
             self._check_context(row, computed + new)
         sampled = [self._sample(row, computed + new) for row, computed, new, samples in work if samples]
+        self.pushed = [self._push(push) for push in plan.pushes]
         return RankResult(tokens=column(sampled), expert_loads=column())
+
+    def _push(self, push):
+        """What goes to another rank: where to, and the content by slot there."""
+        positions = range(push.start, push.end)
+        blocks, size = push.blocks.tolist(), push.block_size
+        slots = [blocks[at // size] * size + at % size for at in positions]
+        self._check_context(push.row, push.end)
+        return push.group, push.rank, {to: self.slots[self._slot(push.row, at)] for to, at in zip(slots, positions, strict=True)}
 
     @staticmethod
     def _columns(plan):

@@ -19,7 +19,10 @@ from rackscale.specs import Role
         ({"max_running": 0}, "group 0 has max_running 0"),
         ({"max_running": 17}, "group 0 steps over 16 tokens but runs 17 sequences"),
         ({"num_blocks": 9}, "group 0 has 9 blocks, and one sequence may need 10"),
-        ({"role": Role.DECODE}, "group 0 is for decode alone"),
+        ({"role": Role.DECODE}, "all groups are for decode alone"),
+        ({"role": Role.PREFILL}, "all groups are for prefill alone"),
+        ({"num_ranks": 3, "tp": 2}, "group 0 has 3 ranks, of which tp 2 share"),
+        ({"num_ranks": 3, "num_experts": 4}, "group 0 has 4 slots for experts, and 3 ranks"),
     ],
 )
 def test_a_deployment_that_cannot_live(sizes, what):

@@ -14,7 +14,7 @@ def sequence(name="a", importance=0.0, limit=1000, **fields):
 def rows_with(*sequences, num_rows=4):
     rows = Rows(num_rows, 2000, 4)
     for item in sequences:
-        rows.seat(item, column())
+        rows.seat(item, column(), 0)
     return rows
 
 
@@ -62,7 +62,7 @@ def test_rows_may_have_different_stop_tokens():
 def test_a_later_owner_does_not_stop_at_an_earlier_ones_tokens():
     rows = rows_with(sequence(stop_token_ids=(7, 8)), num_rows=1)
     rows.vacate(0)
-    rows.seat(sequence("b", stop_token_ids=(9,)), column())
+    rows.seat(sequence("b", stop_token_ids=(9,)), column(), 0)
     compute(rows, 0, 3)
     stopped, _ = rows.record(column([0]), column([8]))
     assert not stopped.any()

@@ -1,15 +1,17 @@
 """Random histories: whatever happens, no block leaks and every request ends once, with its own tokens."""
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 from world import World, small
 
 from rackscale.core import Arrive, Finish, FinishReason, RefuseReason
 from rackscale.engine import replay
+from rackscale.specs import Role
 
 MAX_LEN = 40
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking takes minutes; ask for it where it is needed
 MAX_WAITING = 6
 PREFIXES = ((), (0, 1, 2, 3) * 2, (0, 1, 2, 3) * 5)  # so that prompts share whole blocks
 
@@ -154,10 +156,59 @@ class ThreeGroupsOfTwo(EngineMachine):
     )
 
 
+PREFILL, DECODE, MIXED = {"role": Role.PREFILL}, {"role": Role.DECODE}, {"role": Role.MIXED}
+
+
+class PrefillAndDecode(EngineMachine):
+    deployment = small(
+        pools=(PREFILL, DECODE), num_blocks=12, max_batched_tokens=8, max_waiting=MAX_WAITING
+    )
+
+
+class PoolsOfDifferentWidths(EngineMachine):
+    deployment = small(
+        pools=(
+            {**PREFILL, "num_ranks": 2, "num_blocks": 11, "max_batched_tokens": 5},
+            {**DECODE, "num_ranks": 3, "max_running": 2},
+        ),
+        num_blocks=12,
+        max_batched_tokens=8,
+        max_waiting=MAX_WAITING,
+        max_in_flight=3,
+    )
+
+
+class EveryRole(EngineMachine):
+    deployment = small(
+        pools=(PREFILL, DECODE, PREFILL, DECODE, MIXED),
+        num_blocks=10,
+        max_running=2,
+        max_batched_tokens=4,
+        max_waiting=MAX_WAITING,
+    )
+
+
+@pytest.fixture(autouse=True)
+def everything_is_prefilled_apart(monkeypatch):
+    """But for what the fitted costs say: prompts here are shorter than any that would be worth a move."""
+    monkeypatch.setattr("rackscale.policy.pools.UNKNOWN_TOKENS", 2)
+
+
 @pytest.mark.parametrize(
-    "machine", [EngineMachine, OneInFlight, ThreeInFlight, TwoRanks, FourRanks, ThreeGroupsOfTwo]
+    "machine",
+    [
+        EngineMachine,
+        OneInFlight,
+        ThreeInFlight,
+        TwoRanks,
+        FourRanks,
+        ThreeGroupsOfTwo,
+        PrefillAndDecode,
+        PoolsOfDifferentWidths,
+        EveryRole,
+    ],
 )
 def test_histories(machine):
     run_state_machine_as_test(
-        machine, settings=settings(max_examples=25, stateful_step_count=40, deadline=None)
+        machine, settings=settings(max_examples=25, stateful_step_count=40, deadline=None, phases=PHASES)
     )

@@ -32,16 +32,20 @@ def draw(request, position):
     return (sum(map(ord, request)) * 31 + position * 7) % 6
 
 
-def small(*, groups=1, max_model_len=40, max_waiting=64, max_in_flight=2, **group):
-    """A deployment of small groups in blocks of 4 tokens."""
+def small(
+    *, groups=1, pools=({},), max_model_len=40, max_waiting=64, max_in_flight=2, num_experts=0, **group
+):
+    """A deployment of small groups in blocks of 4 tokens. pools: what is particular to each."""
     sizes = {"num_ranks": 1, "num_blocks": 40, "max_running": 3, "max_batched_tokens": 16, **group}
     return DeploymentSpec(
         model="m",
-        groups=(GroupSpec(**sizes),) * groups,
+        groups=tuple(GroupSpec(**{**sizes, **pool}) for pool in pools) * groups,
         block_size=BLOCK,
         max_model_len=max_model_len,
         max_waiting=max_waiting,
         max_in_flight=max_in_flight,
+        num_experts=num_experts,
+        num_moe_layers=1 if num_experts else 0,
     )
 
 
@@ -62,12 +66,13 @@ class World:
         self.output = {}
         self.ended = {}  # how, and exactly once
         self.lost = set()
+        self.num_pushed = 0
         self.flights = [deque() for _ in deployment.groups]
         self.ranks = [self._fresh_ranks(group) for group in deployment.groups]
 
     def _fresh_ranks(self, spec):
         size = self.deployment.block_size
-        return [FakeRank(spec.num_blocks, size, spec.max_running, self.draw) for _ in range(spec.num_ranks)]
+        return [FakeRank(spec.num_blocks, size, spec.max_running, self.draw) for _ in range(spec.num_seats)]
 
     def feed(self, event):
         now = Seconds(self.now)
@@ -96,7 +101,7 @@ class World:
     def _launch(self, plan):
         spec = self.deployment.groups[plan.group]
         assert plan.group not in {group for group, _ in self.lost}
-        assert len(plan.ranks) == spec.num_ranks
+        assert len(plan.ranks) == spec.num_seats
         assert any(len(rank.rows) for rank in plan.ranks), "a step without work"
         assert all(rank.num_new.sum() <= spec.max_batched_tokens for rank in plan.ranks)
         self.flights[plan.group].append(plan)
@@ -115,6 +120,12 @@ class World:
         """The group's oldest step in flight is done."""
         plan = self.flights[group].popleft()
         results = tuple(rank.step(part) for rank, part in zip(self.ranks[group], plan.ranks, strict=True))
+        for rank in self.ranks[group]:
+            for to_group, to_rank, content in rank.pushed:
+                slots = self.ranks[to_group][to_rank].slots
+                for slot, value in content.items():
+                    slots[slot] = value
+                    self.num_pushed += 1
         return self.feed(StepDone(group=GroupId(group), plan=plan.plan, ranks=results))
 
     def lose(self, group=0, rank=0):

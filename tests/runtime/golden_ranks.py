@@ -9,6 +9,8 @@ import torch
 from rackscale.core import SpecError
 from rackscale.runtime.batch import make_batch
 from rackscale.runtime.kernels import choose
+from rackscale.runtime.kv_cache import KvCache, KvShape
+from rackscale.runtime.model import load_model
 from rackscale.runtime.rank import Rank
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "logits"
@@ -33,15 +35,26 @@ KERNELS = [
 ]
 
 
-def make_rank(checkpoint, kernels="auto", max_running=4, num_blocks=NUM_BLOCKS, dtype=torch.float32):
+def make_rank(
+    checkpoint,
+    kernels="auto",
+    max_running=4,
+    num_blocks=NUM_BLOCKS,
+    block_size=BLOCK,
+    max_model_len=MAX_LEN,
+    dtype=torch.float32,
+):
+    loaded = load_model(checkpoint, dtype=dtype, kernels=choose(kernels), max_positions=max_model_len)
+    shape = KvShape(model=checkpoint.spec, num_blocks=num_blocks, block_size=block_size, dtype=dtype)
+    cache = KvCache(
+        shape.layers(), block_size=block_size, max_running=max_running, max_model_len=max_model_len
+    )
+    tokenizer = checkpoint.tokenizer
     return Rank(
-        checkpoint,
-        num_blocks=num_blocks,
-        block_size=BLOCK,
-        max_running=max_running,
-        max_model_len=MAX_LEN,
-        dtype=dtype,
-        kernels=choose(kernels),
+        loaded,
+        cache,
+        max_model_len=max_model_len,
+        tokenizer_path=None if tokenizer is None else tokenizer.path,
     )
 
 

@@ -14,7 +14,7 @@ from rackscale.runtime.kernels import (
     ModelWeights,
     MoeWeights,
 )
-from rackscale.runtime.kv_cache import KvCache
+from rackscale.runtime.kv_cache import KvCache, KvShape
 from rackscale.specs import (
     Activation,
     GqaSpec,
@@ -199,15 +199,8 @@ def filled_cache(model, lengths, block_size, seed):
     generator = torch.Generator().manual_seed(seed)
     per_row = 256 // block_size
     num_blocks = per_row * len(lengths)
-    cache = KvCache(
-        model,
-        num_blocks=num_blocks,
-        block_size=block_size,
-        max_running=len(lengths),
-        max_model_len=256,
-        dtype=torch.float32,
-        device=CPU,
-    )
+    shape = KvShape(model=model, num_blocks=num_blocks, block_size=block_size, dtype=torch.float32)
+    cache = KvCache(shape.layers(), block_size=block_size, max_running=len(lengths), max_model_len=256)
     cache.table[:] = torch.randperm(num_blocks, generator=generator).view(len(lengths), per_row).numpy()
     for layer in cache.layers:
         for part in layer:

@@ -6,7 +6,7 @@ from golden_ranks import BLOCK, KERNELS, MAX_LEN, NUM_BLOCKS, logits_by_pieces, 
 
 from rackscale.core import Request, Sampling
 from rackscale.engine import build
-from rackscale.runtime.inline import InlineDriver
+from rackscale.runtime.inline import InlineDriver, OneRank
 from rackscale.specs import DeploymentSpec, GroupSpec
 
 TOLERANCE = 1e-4  # of the largest logit
@@ -41,7 +41,7 @@ def driver_for(checkpoint, budget, kernels="auto"):
     group = GroupSpec(num_blocks=NUM_BLOCKS, max_running=4, max_batched_tokens=budget)
     deployment = DeploymentSpec(model="golden", groups=(group,), block_size=BLOCK, max_model_len=MAX_LEN)
     ticks = iter(range(10**6))
-    return InlineDriver(build(deployment), make_rank(checkpoint, kernels), lambda: float(next(ticks)))
+    return InlineDriver(build(deployment), OneRank(make_rank(checkpoint, kernels)), lambda: float(next(ticks)))
 
 
 def greedy(golden, row, name, max_tokens=16):
@@ -79,7 +79,7 @@ def test_sixteen_in_one_batch_give_what_each_gives_alone(checkpoint, golden, ker
 
     def run(requests):
         rank = make_rank(checkpoint, kernels, max_running=16, num_blocks=256)
-        return InlineDriver(build(deployment), rank, lambda: 0.0).run(requests)
+        return InlineDriver(build(deployment), OneRank(rank), lambda: 0.0).run(requests)
 
     ids = golden["input_ids"]
     requests = [

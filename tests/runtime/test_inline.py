@@ -8,7 +8,7 @@ from golden_ranks import BLOCK, GOLDEN, MAX_LEN, NUM_BLOCKS, make_rank
 from rackscale.checkpoint import open_checkpoint
 from rackscale.core import CapacityError, FinishReason, Request, Sampling, SpecError
 from rackscale.engine import build
-from rackscale.runtime.inline import InlineDriver
+from rackscale.runtime.inline import InlineDriver, OneRank
 from rackscale.specs import DeploymentSpec, GroupSpec
 
 
@@ -28,7 +28,7 @@ def driver_over(checkpoint, **changes):
         max_waiting=max_waiting,
     )
     ticks = itertools.count()
-    return InlineDriver(build(deployment), make_rank(checkpoint), lambda: float(next(ticks)))
+    return InlineDriver(build(deployment), OneRank(make_rank(checkpoint)), lambda: float(next(ticks)))
 
 
 def request(name, prompt=(1, 2, 3), max_tokens=6, stop=(), **sampling):

@@ -1,24 +1,35 @@
 """Where tokens are in the cache."""
 
 import numpy as np
+import pytest
 import torch
 from golden_ranks import GOLDEN
 
 from rackscale.checkpoint import open_checkpoint
 from rackscale.core import column
-from rackscale.runtime.kv_cache import KvCache
+from rackscale.runtime.comm.heap import Heap
+from rackscale.runtime.kv_cache import KvCache, KvShape
 
 
 def cache_of(family):
-    return KvCache(
-        open_checkpoint(GOLDEN / family, tokenizer_required=False).spec,
-        num_blocks=8,
-        block_size=4,
-        max_running=3,
-        max_model_len=10,
-        dtype=torch.bfloat16,
-        device=torch.device("cpu"),
-    )
+    return KvCache(shape_of(family).layers(), block_size=4, max_running=3, max_model_len=10)
+
+
+def shape_of(family):
+    spec = open_checkpoint(GOLDEN / family, tokenizer_required=False).spec
+    return KvShape(model=spec, num_blocks=8, block_size=4, dtype=torch.bfloat16)
+
+
+@pytest.mark.parametrize("family", ["deepseek_v3", "mixtral"])
+def test_layers_lie_in_memory_that_is_given(family):
+    shape = shape_of(family)
+    (memory,) = Heap(1, shape.num_bytes).segments
+    layers = shape.layers(memory)
+    assert sum(part.nbytes for layer in layers for part in layer) == shape.num_bytes
+    for number, part in enumerate(part for layer in layers for part in layer):
+        part.fill_(number)
+    again = [part for layer in shape.layers(memory) for part in layer]
+    assert all((part == number).all() for number, part in enumerate(again))
 
 
 def test_sizes_follow_from_the_attention():

@@ -7,7 +7,19 @@ import pytest
 
 from rackscale.core import RankResult, column
 from rackscale.runtime.answer import RankAnswer, TokenLogprobs
-from rackscale.runtime.messages import LENGTH, Answered, Failed, Loading, Ready, frame, read_frame, unframe
+from rackscale.runtime.messages import (
+    LENGTH,
+    Answered,
+    Failed,
+    Frames,
+    FromHost,
+    FromRank,
+    Loading,
+    Ready,
+    frame,
+    read_frame,
+    unframe,
+)
 
 ANSWER = RankAnswer(
     result=RankResult(tokens=column([3, 1]), expert_loads=column()),
@@ -19,7 +31,7 @@ ANSWER = RankAnswer(
     "message",
     [
         Loading(done=1, total=3),
-        Ready(kernels="native", num_threads=2),
+        Ready(),
         Failed(what="a", hint="b", exit_code=2),
     ],
     ids=lambda message: type(message).__name__,
@@ -27,11 +39,11 @@ ANSWER = RankAnswer(
 def test_messages_come_back(message):
     body = read_frame(io.BytesIO(frame(message)))
     assert body is not None
-    assert unframe(body) == message
+    assert unframe(body, FromRank | FromHost) == message
 
 
 def test_an_answer_comes_back():
-    got = unframe(frame(Answered(answer=ANSWER))[LENGTH.size :])
+    got = unframe(frame(Answered(answer=ANSWER))[LENGTH.size :], FromRank)
     assert isinstance(got, Answered)
     assert got.answer.result.tokens.tolist() == [3, 1]
     assert got.answer.logprobs == ANSWER.logprobs
@@ -51,4 +63,11 @@ def test_half_a_frame_is_the_stream_s_end(cut):
 @pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa4type\xa5Other"])
 def test_what_is_no_message(body):
     with pytest.raises(msgspec.DecodeError):
-        unframe(body)
+        unframe(body, FromRank)
+
+
+def test_frames_come_in_pieces():
+    data, frames = frame(Loading(done=1, total=3)) + frame(Ready()), Frames()
+    bodies = [body for at in range(len(data)) for body in frames.feed(data[at : at + 1])]
+    assert [unframe(body, FromRank | FromHost) for body in bodies] == [Loading(done=1, total=3), Ready()]
+    assert list(frames.feed(data)) == bodies

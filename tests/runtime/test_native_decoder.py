@@ -12,11 +12,17 @@ from random_layers import CPU, EPS, VOCAB, decodes, filled_cache, random_model
 
 from rackscale.runtime.kernels import choose
 from rackscale.runtime.kernels.reference import Reference
-from rackscale.runtime.model.feed_forward import Moe
+from rackscale.runtime.kernels.weights import MoeWeights
+from rackscale.runtime.model.feed_forward import Mlp, Moe
 from rackscale.runtime.model.model import Layer
 from rackscale.runtime.rope import Rope
 
 pytest.importorskip("rackscale.runtime._native", reason="no compiler built it")
+
+
+def ffn_of(weights):
+    moe = isinstance(weights, MoeWeights)
+    return Moe(weights, Reference(), None, 0) if moe else Mlp(weights, Reference())
 
 
 @settings(max_examples=80)
@@ -41,7 +47,7 @@ def test_a_model_in_one_call(seed, hidden, num_layers, lengths, block_size, dtyp
 
     x, loads = weights.embed[theirs.token_ids].float(), []
     for layer_weights, layer_cache in zip(weights.layers, theirs.cache.layers, strict=True):
-        layer = Layer(layer_weights, EPS, Reference())
+        layer = Layer(layer_weights, EPS, Reference(), ffn_of(layer_weights.ffn))
         x = layer(x, layer_cache, theirs, rope)
         if isinstance(layer.ffn, Moe):
             loads.append(layer.ffn.loads().tolist())
@@ -51,7 +57,7 @@ def test_a_model_in_one_call(seed, hidden, num_layers, lengths, block_size, dtyp
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads)
     try:
-        logits, got_loads = choose("native").decoder(weights, rope)(ours, ours.cache)
+        logits, got_loads = choose("native").decoder(weights, rope, None)(ours, ours.cache)
     finally:
         torch.set_num_threads(before)
     assert got_loads.tolist() == loads
@@ -68,7 +74,7 @@ def close(a, b):
 
 def test_a_token_out_of_the_vocabulary_is_refused():
     weights, model = random_model(random.Random(0), 8, 1, torch.float32)
-    decoder = choose("native").decoder(weights, Rope(model.rope, 256, CPU))
+    decoder = choose("native").decoder(weights, Rope(model.rope, 256, CPU), None)
     batch = decodes(filled_cache(model, [3], 4, 0), [3], [0])
     with pytest.raises(IndexError, match="vocabulary"):
         decoder(replace(batch, tokens=np.array([VOCAB], dtype=np.int32)), batch.cache)
@@ -77,4 +83,4 @@ def test_a_token_out_of_the_vocabulary_is_refused():
 def test_bfloat16_activations_have_no_decoder():
     weights, model = random_model(random.Random(0), 8, 1, torch.float32)
     narrow = replace(weights, final_norm=weights.final_norm.bfloat16())
-    assert choose("native").decoder(narrow, Rope(model.rope, 8, CPU)) is None
+    assert choose("native").decoder(narrow, Rope(model.rope, 8, CPU), None) is None

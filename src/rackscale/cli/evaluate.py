@@ -28,11 +28,11 @@ def evaluate(
 
     Example: rackscale evaluate models/austen-moe --text models/heldout.txt
     """
-    from rackscale.runtime.local import LocalOptions, open_local  # noqa: PLC0415 (loads torch)
+    from rackscale.runtime.local import LocalOptions, open_rank  # noqa: PLC0415 (loads torch)
     from rackscale.runtime.score import score  # noqa: PLC0415
 
     content = _read(text)
-    local = open_local(
+    checkpoint, deployment, rank = open_rank(
         model,
         LocalOptions(
             kernels=kernels.value,
@@ -43,8 +43,8 @@ def evaluate(
             max_running=1,
         ),
     )
-    tokenizer, begin = local.checkpoint.tokenizer, local.checkpoint.generation.bos_token_id
-    assert tokenizer is not None, "open_local requires one unless told otherwise"
+    tokenizer, begin = checkpoint.tokenizer, checkpoint.generation.bos_token_id
+    assert tokenizer is not None, "open_rank requires one unless told otherwise"
     encoded = tokenizer.encode(content)
     tokens = encoded if begin is None else [begin, *encoded]
     if len(tokens) < 2:
@@ -53,9 +53,9 @@ def evaluate(
     with progress() as bar:
         task = bar.add_task("scoring", total=len(tokens))
         nats = score(
-            local.rank,
+            rank,
             tokens,
-            local.deployment.max_model_len,
+            deployment.max_model_len,
             lambda done, _: bar.update(task, completed=done),
         )
     num_scored = len(tokens) - 1

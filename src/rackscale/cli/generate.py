@@ -8,6 +8,7 @@ from rackscale.cli import options as o
 from rackscale.cli.output import print_json, print_text
 from rackscale.core import Request, RequestId, Sampling, SpecError, TokenId
 from rackscale.runtime.sampling import validate_sampling
+from rackscale.specs import pools_of
 
 if TYPE_CHECKING:
     from rackscale.checkpoint import Checkpoint
@@ -31,7 +32,9 @@ def generate(
     logprobs: Annotated[
         int | None, typer.Option(metavar="K", help="Log-probabilities, and those of the K best tokens.")
     ] = None,
-    mixed: o.MixedOption = 1,
+    mixed: o.MixedOption = None,
+    prefill: o.PrefillOption = None,
+    decode: o.DecodeOption = None,
     weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
@@ -47,30 +50,29 @@ def generate(
     """
     from rackscale.runtime.local import LocalOptions, open_local  # noqa: PLC0415 (loads torch)
 
-    o.check_layout(mixed)
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode)
     if (prompt is None) == (prompt_ids is None):
         raise SpecError("the prompt is missing or given twice", hint="give --prompt or --prompt-ids")
-    local = open_local(
-        model,
-        LocalOptions(
-            kernels=kernels.value,
-            activations=activations.value,
-            max_model_len=max_model_len,
-            kv_gib=kv_gib,
-            block_size=block_size,
-            max_batched_tokens=max_batched_tokens,
-            max_running=1,
-            tokenizer_required=prompt_ids is None,
-        ),
+    options = LocalOptions(
+        layout=layout,
+        kernels=kernels.value,
+        activations=activations.value,
+        max_model_len=max_model_len,
+        kv_gib=kv_gib,
+        block_size=block_size,
+        max_batched_tokens=max_batched_tokens,
+        max_running=1,
+        tokenizer_required=prompt_ids is None,
     )
-    request = Request(
-        id=RequestId("generate"),
-        prompt=_tokens(local.checkpoint, prompt, prompt_ids),
-        max_tokens=max_tokens,
-        stop_token_ids=local.checkpoint.generation.eos_token_ids,
-        sampling=_sampling(local.checkpoint, temperature, seed, logprobs),
-    )
-    completion = local.driver.run([request])[request.id]
+    with open_local(model, options) as local:
+        request = Request(
+            id=RequestId("generate"),
+            prompt=_tokens(local.checkpoint, prompt, prompt_ids),
+            max_tokens=max_tokens,
+            stop_token_ids=local.checkpoint.generation.eos_token_ids,
+            sampling=_sampling(local.checkpoint, temperature, seed, logprobs),
+        )
+        completion = local.driver.run([request])[request.id]
     text = _text(local.checkpoint, completion)
     if as_json:
         print_json(_object(completion, text, len(request.prompt)))

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from rackscale.core import SpecError
 from rackscale.specs.sizing import (
     DEFAULT_BLOCK_SIZE,
     DEFAULT_MAX_BATCHED_TOKENS,
@@ -20,6 +19,7 @@ __all__ = [
     "Activations",
     "ActivationsOption",
     "BlockSizeOption",
+    "DecodeOption",
     "JsonOption",
     "Kernels",
     "KernelsOption",
@@ -28,10 +28,11 @@ __all__ = [
     "MaxModelLenOption",
     "MaxRunningOption",
     "MixedOption",
+    "PrefillOption",
     "ModelArgument",
     "Weights",
     "WeightsOption",
-    "check_layout",
+    "WireFormat",
 ]
 
 
@@ -58,14 +59,28 @@ class Kernels(StrEnum):
     REFERENCE = "reference"
 
 
+class WireFormat(StrEnum):
+    """In what format rows travel between ranks."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP8 = "fp8"
+
+
 ModelArgument = Annotated[
     Path,
     typer.Argument(help="A Hugging Face folder: config.json, safetensors, tokenizer.json."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, nothing else.")]
 MixedOption = Annotated[
-    int,
-    typer.Option("--mixed", metavar="N", help="Ranks that prefill and decode. This release: 1."),
+    int | None,
+    typer.Option("--mixed", metavar="N", help="Ranks that prefill and decode, and share the experts."),
+]
+PrefillOption = Annotated[
+    int | None, typer.Option("--prefill", metavar="N", help="Ranks of a pool that only prefills.")
+]
+DecodeOption = Annotated[
+    int | None, typer.Option("--decode", metavar="N", help="Ranks of a pool that only decodes.")
 ]
 WeightsOption = Annotated[Weights, typer.Option(help="Format of the weights.")]
 ActivationsOption = Annotated[Activations, typer.Option(help="Format of activations and KV cache.")]
@@ -76,14 +91,8 @@ MaxModelLenOption = Annotated[
 ]
 KvGibOption = Annotated[
     float | None,
-    typer.Option(metavar="X", help="Size of the KV cache, GiB. Default: what the rows need, <= 4."),
+    typer.Option(metavar="X", help="KV cache of all ranks, GiB. Default: what rows need, <= 4."),
 ]
 BlockSizeOption = Annotated[int, typer.Option(metavar="N", help="Tokens per KV block.")]
 MaxBatchedTokensOption = Annotated[int, typer.Option(metavar="N", help="Token budget of a step.")]
 MaxRunningOption = Annotated[int, typer.Option(metavar="N", help="Sequences that run at once.")]
-
-
-def check_layout(mixed: int) -> None:
-    """Raises SpecError where the layout is not one of this release."""
-    if mixed != 1:
-        raise SpecError(f"--mixed {mixed}", hint="this release runs one rank: give --mixed 1")

@@ -10,7 +10,8 @@ import typer
 
 from rackscale.cli import options as o
 from rackscale.core import SpecError
-from rackscale.serve.options import ServeOptions
+from rackscale.serve.options import DEFAULT_LAYOUT, ServeOptions
+from rackscale.specs import pools_of
 
 
 def serve(
@@ -21,7 +22,25 @@ def serve(
     served_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What clients call the model. Default: the folder's.")
     ] = None,
-    mixed: o.MixedOption = 1,
+    mixed: o.MixedOption = None,
+    prefill: o.PrefillOption = None,
+    decode: o.DecodeOption = None,
+    deployment: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Layout and sizes, instead of options.")
+    ] = None,
+    hosts: Annotated[
+        int, typer.Option(metavar="N", help="Hosts that join with ranks; this one has none then.", min=0)
+    ] = 0,
+    listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where `rackscale host` joins.")
+    ] = None,
+    hang_limit_s: Annotated[
+        float, typer.Option(metavar="X", help="A process silent for so long counts as dead.", min=0.1)
+    ] = 30.0,
+    wire: Annotated[
+        o.WireFormat, typer.Option(help="Format of tokens on their way to other ranks' experts.")
+    ] = o.WireFormat.FP32,
+    router_skew: Annotated[float, typer.Option(hidden=True)] = 0.0,
     weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
@@ -49,9 +68,14 @@ def serve(
 
     Example: rackscale serve models/austen-moe --port 8000
     """
-    from rackscale.serve import serve as run  # noqa: PLC0415 (--help is fast)
+    from rackscale.serve.server import serve as run  # noqa: PLC0415 (--help is fast)
 
-    o.check_layout(mixed)
+    given = any(value is not None for value in (mixed, prefill, decode))
+    if deployment is not None and given:
+        raise SpecError("--deployment with a layout", hint="give the file or --mixed, --prefill and --decode")
+    if hosts and listen is None:
+        raise SpecError(f"--hosts {hosts} without --listen", hint="give --listen HOST:PORT for them to join")
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode) if given else DEFAULT_LAYOUT
     if (tls_cert is None) != (tls_key is None):
         raise SpecError("--tls-cert and --tls-key", hint="give both or neither")
     _log_to_stderr(as_json=as_json)
@@ -75,6 +99,13 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             drain_s=drain_s,
+            layout=layout,
+            deployment=deployment,
+            hosts=hosts,
+            listen=listen,
+            hang_limit_s=hang_limit_s,
+            wire=wire.value,
+            router_skew=router_skew,
         )
     )
 

@@ -1,11 +1,12 @@
 """The vocabulary: requests, events, commands, plans, ids, units and errors. It decides nothing."""
 
-from rackscale.core.columns import IntColumn, column
+from rackscale.core.columns import BoolColumn, IntColumn, column
 from rackscale.core.commands import (
     Command,
     Emit,
     Finish,
     FinishReason,
+    PlaceExperts,
     Refuse,
     RefuseReason,
     RunStep,
@@ -19,7 +20,7 @@ from rackscale.core.errors import (
 )
 from rackscale.core.events import Arrive, Cancel, Event, RankJoined, RankLost, RankResult, StepDone
 from rackscale.core.ids import BlockId, GroupId, PlanId, RankId, RequestId, TokenId
-from rackscale.core.plan import RankPlan, Seat, StepPlan
+from rackscale.core.plan import KvPush, RankPlan, Seat, StepPlan
 from rackscale.core.request import Guide, GuideKind, Request, Sampling
 from rackscale.core.units import Seconds
 from rackscale.core.wire import decode_json, decode_msgpack, encode_json, encode_msgpack
@@ -27,6 +28,7 @@ from rackscale.core.wire import decode_json, decode_msgpack, encode_json, encode
 __all__ = [
     "Arrive",
     "BlockId",
+    "BoolColumn",
     "Cancel",
     "CapacityError",
     "Command",
@@ -38,6 +40,8 @@ __all__ = [
     "Guide",
     "GuideKind",
     "IntColumn",
+    "KvPush",
+    "PlaceExperts",
     "PlanId",
     "QueueFullError",
     "RackscaleError",

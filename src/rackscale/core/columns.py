@@ -6,6 +6,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+BoolColumn: TypeAlias = npt.NDArray[np.bool_]
 IntColumn: TypeAlias = npt.NDArray[np.int32]
 
 

@@ -5,7 +5,7 @@ from enum import StrEnum
 from msgspec import Struct
 
 from rackscale.core.columns import IntColumn
-from rackscale.core.ids import RequestId
+from rackscale.core.ids import GroupId, RequestId
 from rackscale.core.plan import StepPlan
 
 
@@ -62,4 +62,19 @@ class Refuse(Struct, frozen=True, kw_only=True, tag=True):
     hint: str
 
 
-Command = RunStep | Emit | Finish | Refuse
+class PlaceExperts(Struct, frozen=True, kw_only=True, tag=True):
+    """From the group's next `RunStep` on, tokens go to these ranks.
+
+    counts: of each layer's experts, how many ranks have a copy, [layers * experts]; ranks: which,
+    [layers * experts * most], each expert's first counts entries. num_moved: copies that a rank lacked before.
+    """
+
+    group: GroupId
+    num_experts: int
+    most: int
+    ranks: IntColumn
+    counts: IntColumn
+    num_moved: int
+
+
+Command = RunStep | PlaceExperts | Emit | Finish | Refuse

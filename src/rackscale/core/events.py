@@ -3,14 +3,20 @@
 from msgspec import Struct
 
 from rackscale.core.columns import IntColumn
-from rackscale.core.ids import GroupId, PlanId, RankId, RequestId
+from rackscale.core.ids import GroupId, PlanId, RankId, RequestId, TokenId
 from rackscale.core.request import Request
 
 
 class Arrive(Struct, frozen=True, kw_only=True, tag=True):
-    """A request came in. Its id has never been used before."""
+    """A request came in. Its id is not that of a living one.
+
+    again: another engine accepted it, and is gone. emitted: the tokens that its client has from that one: the
+    output goes on after them.
+    """
 
     request: Request
+    again: bool = False
+    emitted: tuple[TokenId, ...] = ()
 
 
 class Cancel(Struct, frozen=True, kw_only=True, tag=True):

@@ -9,7 +9,7 @@ sampled is a placeholder, named by its row and position.
 from msgspec import Struct
 
 from rackscale.core.columns import IntColumn
-from rackscale.core.ids import GroupId, PlanId, TokenId
+from rackscale.core.ids import GroupId, PlanId, RankId, RequestId, TokenId
 from rackscale.core.request import Request
 
 
@@ -25,6 +25,23 @@ class Seat(Struct, frozen=True, kw_only=True):
     emitted: tuple[TokenId, ...] = ()
 
 
+class KvPush(Struct, frozen=True, kw_only=True):
+    """KV of a row goes to another rank, layer by layer, as the step computes it.
+
+    start, end: the positions that go; those in front of the step's first are in the cache already.
+    group, rank: where to. blocks: the sequence's block table there, in blocks of `block_size`.
+    """
+
+    request: RequestId
+    row: int
+    start: int
+    end: int
+    group: GroupId
+    rank: RankId
+    blocks: IntColumn
+    block_size: int
+
+
 class RankPlan(Struct, frozen=True, kw_only=True):
     """What one rank does in one step. Empty columns: it only takes part in the all-to-all.
 
@@ -33,6 +50,7 @@ class RankPlan(Struct, frozen=True, kw_only=True):
     last of them yields a sampled token. Sequences with num_new 1 come first.
     block_rows, block_indices, block_ids run in parallel: entry `index` of the row's block table
     becomes `block`. They are applied after the seats and before the step.
+    pushes: the step is done when their KV has arrived.
     """
 
     seats: tuple[Seat, ...] = ()
@@ -43,6 +61,7 @@ class RankPlan(Struct, frozen=True, kw_only=True):
     block_rows: IntColumn
     block_indices: IntColumn
     block_ids: IntColumn
+    pushes: tuple[KvPush, ...] = ()
 
 
 class StepPlan(Struct, frozen=True, kw_only=True):

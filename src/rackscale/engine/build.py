@@ -8,9 +8,9 @@ from rackscale.specs import DeploymentSpec, GroupSpec, Role
 def build(deployment: DeploymentSpec) -> Engine:
     """An engine for a deployment.
 
-    Raises SpecError where a size is below 1, where a group is not for prefill and decode alike, or
-    where a rank could get stuck: a step must hold a token of every row, and a cache one sequence of
-    full length.
+    Raises SpecError where a size is below 1, where one of two pools is missing, where ranks do not divide by
+    tp or experts by ranks, or where a rank could get stuck: a step must hold a token of every row, and a
+    cache one sequence of full length.
     """
     _check_sizes(
         "the deployment",
@@ -25,14 +25,21 @@ def build(deployment: DeploymentSpec) -> Engine:
     blocks_per_sequence = -(-deployment.max_model_len // deployment.block_size)
     for number, group in enumerate(deployment.groups):
         _check_group(f"group {number}", group, blocks_per_sequence)
+        _check_experts(f"group {number}", group, deployment.num_experts)
+    roles = {group.role for group in deployment.groups}
+    if roles in ({Role.PREFILL}, {Role.DECODE}):
+        (only,) = roles
+        other = Role.DECODE if only is Role.PREFILL else Role.PREFILL
+        raise SpecError(f"all groups are for {only} alone", hint=f"add one for {other}, or make one mixed")
     return Engine(deployment)
 
 
 def _check_group(name: str, group: GroupSpec, blocks_per_sequence: int) -> None:
-    _check_sizes(name, {"num_ranks": group.num_ranks, "max_running": group.max_running})
-    if group.role is not Role.MIXED:
+    _check_sizes(name, {"num_ranks": group.num_ranks, "tp": group.tp, "max_running": group.max_running})
+    if group.num_ranks % group.tp:
         raise SpecError(
-            f"{name} is for {group.role} alone", hint="make it mixed: KV is not moved between groups"
+            f"{name} has {group.num_ranks} ranks, of which tp {group.tp} share an attention",
+            hint="make the number of ranks a multiple of tp",
         )
     if group.max_batched_tokens < group.max_running:
         raise SpecError(
@@ -43,6 +50,15 @@ def _check_group(name: str, group: GroupSpec, blocks_per_sequence: int) -> None:
         raise SpecError(
             f"{name} has {group.num_blocks} blocks, and one sequence may need {blocks_per_sequence}",
             hint="raise --kv-gib or lower --max-model-len",
+        )
+
+
+def _check_experts(name: str, group: GroupSpec, num_experts: int) -> None:
+    slots = num_experts + group.redundant_experts
+    if num_experts and slots % group.num_ranks:
+        raise SpecError(
+            f"{name} has {slots} slots for experts, and {group.num_ranks} ranks",
+            hint="choose redundant_experts so that ranks divide the slots",
         )
 
 

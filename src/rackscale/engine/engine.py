@@ -18,6 +18,7 @@ from rackscale.core import (
     Finish,
     FinishReason,
     GroupId,
+    PlaceExperts,
     RankId,
     RankJoined,
     RankLost,
@@ -32,6 +33,7 @@ from rackscale.core import (
     column,
 )
 from rackscale.engine.group_state import Flight, GroupState
+from rackscale.engine.pools import Pools
 from rackscale.engine.rank_state import RankState
 from rackscale.engine.sequence import Sequence
 from rackscale.engine.stats import EngineStats
@@ -47,6 +49,7 @@ class Engine:
         self._groups = [
             GroupState(GroupId(number), spec, deployment) for number, spec in enumerate(deployment.groups)
         ]
+        self._pools = Pools(self._groups)
         self._rank_of: dict[RequestId, RankState] = {}
 
     def handle(self, event: Event, now: Seconds) -> list[Command]:
@@ -55,30 +58,36 @@ class Engine:
         Raises SpecError for an event that cannot have happened, such as an answer to no step.
         """
         match event:
-            case Arrive(request=request):
-                commands = self._arrive(request, now)
+            case Arrive():
+                commands = self._arrive(event, now)
             case Cancel(request=request_id):
                 commands = self._cancel(request_id)
             case StepDone():
-                commands = self._step_done(event)
+                commands = self._step_done(event, now)
             case RankLost(group=group, rank=rank):
                 commands = self._lose(self._group(group), rank)
             case RankJoined(group=group, rank=rank):
                 commands = self._join(self._group(group), rank)
             case _:
                 assert_never(event)
-        return commands + self._plan()
+        return commands + self._plan(now)
 
-    def _plan(self) -> list[Command]:
+    def _plan(self, now: Seconds) -> list[Command]:
         """Keep every group busy: the next step is planned while the last one runs."""
         commands: list[Command] = []
         for group in self._groups:
-            while (step := group.plan()) is not None:
+            while (step := group.plan(now)) is not None:
                 commands.append(RunStep(plan=step))
         return commands
 
-    def _arrive(self, request: Request, now: Seconds) -> list[Command]:
-        refusal = self._refusal(request)
+    def placement(self, group: GroupId) -> PlaceExperts | None:
+        """Where the group's experts are: what ranks that start have to know. None where one rank has all."""
+        experts = self._group(group).experts
+        return None if experts is None else experts.command()
+
+    def _arrive(self, event: Arrive, now: Seconds) -> list[Command]:
+        request = event.request
+        refusal = self._refusal(request, again=event.again)
         if refusal is not None:
             return [refusal]
         limit = min(len(request.prompt) + request.max_tokens, self.deployment.max_model_len)
@@ -87,12 +96,14 @@ class Engine:
             importance=importance(request.priority, now),
             limit=limit,
             names=[],
+            emitted=event.emitted,
         )
         sequence.extend_names(sequence.tokens(), self.deployment.block_size)
         self._enqueue(sequence)
-        return []
+        reason = sequence.end_of_emitted()
+        return [] if reason is None else [self._end(request.id, reason)]
 
-    def _refusal(self, request: Request) -> Refuse | None:
+    def _refusal(self, request: Request, *, again: bool) -> Refuse | None:
         length, most = len(request.prompt), self.deployment.max_model_len
         reason = RefuseReason.INVALID
         if request.id in self._rank_of:
@@ -104,7 +115,7 @@ class Engine:
             hint = f"shorten it to at most {most - 1} tokens"
         elif request.max_tokens < 1:
             what, hint = f"max_tokens is {request.max_tokens}", "ask for at least one token"
-        elif self.num_waiting >= self.deployment.max_waiting:
+        elif not again and self.num_waiting >= self.deployment.max_waiting:
             reason = RefuseReason.QUEUE_FULL
             what, hint = f"{self.num_waiting} requests are waiting", "try again later"
         else:
@@ -112,15 +123,17 @@ class Engine:
         return Refuse(request=request.id, reason=reason, what=what, hint=hint)
 
     def _enqueue(self, sequence: Sequence) -> None:
-        """To the rank of its sibling, or to the one that has it done soonest."""
+        """To the rank of its sibling, or to the one that has its prompt computed soonest."""
         request = sequence.request
         rank = self._rank_of.get(request.sibling_of) if request.sibling_of is not None else None
         if rank is None:
-            ranks = [rank for group in self._groups if not group.lost for rank in group.ranks]
-            ranks = ranks or [rank for group in self._groups for rank in group.ranks]
-            rank = ranks[route([rank.offer(sequence) for rank in ranks])] if ranks[1:] else ranks[0]
+            rank = self._best(self._pools.for_prompt(sequence), sequence)
         self._rank_of[request.id] = rank
         rank.enqueue(sequence)
+
+    def _best(self, groups: list[GroupState], sequence: Sequence) -> RankState:
+        ranks = [rank for group in groups for rank in group.ranks]
+        return ranks[route([rank.offer(sequence) for rank in ranks])] if ranks[1:] else ranks[0]
 
     def _cancel(self, request: RequestId) -> list[Command]:
         if request not in self._rank_of:
@@ -137,21 +150,33 @@ class Engine:
             num_output=len(sequence.emitted),
         )
 
-    def _step_done(self, event: StepDone) -> list[Command]:
-        flight = self._group(event.group).land(event)
-        emit, ends = self._record(event, flight)
+    def _step_done(self, event: StepDone, now: Seconds) -> list[Command]:
+        group = self._group(event.group)
+        flight = group.land(event, now)
+        emit, ends, departs = self._record(event, flight)
         commands: list[Command] = [emit] if emit.requests else []
-        return commands + [self._end(request, reason) for request, reason in ends]
+        commands += [self._end(request, reason) for request, reason in ends]
+        for request in departs:
+            sequence, room = self._rank_of[request].depart(request)
+            room.rank.arrive(sequence, room)
+            self._rank_of[request] = room.rank
+        self._pools.look()
+        placement = group.rebalance(event)
+        return commands if placement is None else [*commands, placement]
 
-    def _record(self, event: StepDone, flight: Flight) -> tuple[Emit, list[tuple[RequestId, FinishReason]]]:
+    def _record(
+        self, event: StepDone, flight: Flight
+    ) -> tuple[Emit, list[tuple[RequestId, FinishReason]], list[RequestId]]:
         requests: list[RequestId] = []
         ends: list[tuple[RequestId, FinishReason]] = []
+        departs: list[RequestId] = []
         tokens, samples, first = [column()], [column()], 0
         ranks = self._groups[event.group].ranks
         for rank, result, (rows, epochs) in zip(ranks, event.ranks, flight.samples, strict=True):
             recorded = rank.record(rows, epochs, result.tokens)
             requests += recorded.requests
             ends += recorded.ends
+            departs += recorded.departs
             tokens.append(recorded.tokens)
             samples.append(recorded.counts + np.int32(first))
             first += len(rows)
@@ -160,10 +185,10 @@ class Engine:
             tokens=np.concatenate(tokens),
             samples=np.concatenate(samples),
         )
-        return emit, ends
+        return emit, ends, departs
 
     def _lose(self, group: GroupState, rank: RankId) -> list[Command]:
-        """What lived in the group goes where it can live on, with the tokens that it emitted."""
+        """What lived in the group, or was to go there, goes where it can live on, with its tokens."""
         group.lose(rank)
         return self._move_out([group])
 
@@ -174,6 +199,7 @@ class Engine:
 
     def _move_out(self, groups: list[GroupState]) -> list[Command]:
         homeless = [sequence for group in groups for rank in group.ranks for sequence in rank.abandon()]
+        homeless += [sequence for group in self._groups for rank in group.ranks for sequence in rank.stranded()]
         for sequence in homeless:
             del self._rank_of[sequence.request.id]
         for sequence in homeless:

@@ -3,34 +3,65 @@
 from collections import deque
 from dataclasses import dataclass
 
-from rackscale.core import GroupId, IntColumn, PlanId, RankId, SpecError, StepDone, StepPlan
+from rackscale.core import (
+    GroupId,
+    IntColumn,
+    PlaceExperts,
+    PlanId,
+    RankId,
+    RankPlan,
+    Seconds,
+    SpecError,
+    StepDone,
+    StepPlan,
+)
+from rackscale.engine.expert_state import ExpertState
 from rackscale.engine.rank_state import RankState
+from rackscale.engine.reservation import Reservation
 from rackscale.engine.stats import GroupStats
-from rackscale.specs import DeploymentSpec, GroupSpec
+from rackscale.policy import StepCosts
+from rackscale.specs import DeploymentSpec, GroupSpec, Role
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Flight:
-    """A step that has not answered. samples: for each rank the rows that sample and who has them."""
+    """A step that has not answered. samples: for each rank the rows that sample and who has them. room: where
+    it pushes KV to. num_prompt_tokens: that it computes."""
 
     plan: PlanId
     samples: tuple[tuple[IntColumn, IntColumn], ...]
+    room: tuple[Reservation, ...]
+    num_prompt_tokens: int
+    planned: Seconds
 
 
 class GroupState:
     """Ranks in lockstep. A group that lost a rank takes no step until it is back."""
 
     def __init__(self, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
-        self.group, self.spec = group, spec
+        self.group, self.spec, self.role = group, spec, spec.role
         self.ranks = [
-            RankState(spec, deployment.max_model_len, deployment.block_size) for _ in range(spec.num_ranks)
+            RankState(group, RankId(number), spec, deployment) for number in range(spec.num_seats)
         ]
+        self.costs = StepCosts()
+        self.experts = ExpertState.of(group, spec, deployment)
         self.in_flight: deque[Flight] = deque()
         self.lost: set[RankId] = set()
+        self._landed = Seconds(0.0)
         self._max_in_flight = deployment.max_in_flight
         self._next_plan = 0
 
-    def plan(self) -> StepPlan | None:
+    @property
+    def decodes(self) -> bool:
+        """Whether it takes sequences that another group has prefilled."""
+        return self.role is not Role.PREFILL
+
+    @property
+    def num_queued_tokens(self) -> int:
+        """Of prompts that are not computed yet."""
+        return sum(rank.num_queued_tokens for rank in self.ranks)
+
+    def plan(self, now: Seconds) -> StepPlan | None:
         """The next step, if the group may take one and has something to do."""
         if self.lost or len(self.in_flight) >= self._max_in_flight:
             return None
@@ -39,11 +70,21 @@ class GroupState:
             return None
         step = StepPlan(plan=PlanId(self._next_plan), group=self.group, ranks=plans)
         self._next_plan += 1
+        for rank in self.ranks:
+            rank.num_planned = self._next_plan
         samples = tuple(rank.samples_of(plan) for rank, plan in zip(self.ranks, plans, strict=True))
-        self.in_flight.append(Flight(plan=step.plan, samples=samples))
+        pairs = list(zip(self.ranks, plans, strict=True))
+        flight = Flight(
+            plan=step.plan,
+            samples=samples,
+            room=tuple(room for rank, plan in pairs for room in rank.destinations_of(plan)),
+            num_prompt_tokens=max(_num_prompt_tokens(plan) for plan in plans),
+            planned=now,
+        )
+        self.in_flight.append(flight)
         return step
 
-    def land(self, event: StepDone) -> Flight:
+    def land(self, event: StepDone, now: Seconds) -> Flight:
         """The oldest step in flight has answered. Raises SpecError where the answer is not to it."""
         if not self.in_flight or self.in_flight[0].plan != event.plan:
             due = self.in_flight[0].plan if self.in_flight else "none"
@@ -61,11 +102,26 @@ class GroupState:
                 hint="a rank answers one token for each entry with samples 1",
             )
         self.in_flight.popleft()
+        for rank in self.ranks:
+            rank.num_landed = flight.plan + 1
+        for room in flight.room:
+            room.landed()
+        self.costs.add(flight.num_prompt_tokens, now - max(flight.planned, self._landed))
+        self._landed = now
         return flight
+
+    def rebalance(self, event: StepDone) -> PlaceExperts | None:
+        """What the loads of a step that has landed make worth while."""
+        if self.experts is None:
+            return None
+        return self.experts.after_step([result.expert_loads for result in event.ranks], self.costs.base_s)
 
     def lose(self, rank: RankId) -> None:
         """A rank died, and the steps in flight with it."""
         self.lost.add(self._known(rank))
+        for flight in self.in_flight:
+            for room in flight.room:
+                room.landed()
         self.in_flight.clear()
 
     def join(self, rank: RankId) -> None:
@@ -73,23 +129,20 @@ class GroupState:
         self.lost.discard(self._known(rank))
 
     def _known(self, rank: RankId) -> RankId:
-        if not 0 <= rank < len(self.ranks):
+        if not 0 <= rank < self.spec.num_ranks:
             raise SpecError(
-                f"group {self.group} has no rank {rank}", hint=f"it has {len(self.ranks)}, counted from 0"
+                f"group {self.group} has no rank {rank}",
+                hint=f"it has {self.spec.num_ranks}, counted from 0",
             )
         return rank
 
     def stats(self) -> GroupStats:
-        """Sums over the ranks."""
+        """What it holds right now."""
         return GroupStats(
-            num_waiting=sum(rank.num_waiting for rank in self.ranks),
-            num_running=sum(rank.num_running for rank in self.ranks),
-            num_blocks=sum(rank.blocks.num_blocks for rank in self.ranks),
-            num_owned_blocks=sum(rank.blocks.num_owned for rank in self.ranks),
+            role=self.role,
+            ranks=tuple(rank.stats() for rank in self.ranks),
             num_in_flight=len(self.in_flight),
-            num_preempted=sum(rank.num_preempted for rank in self.ranks),
-            num_queried_tokens=sum(rank.num_queried_tokens for rank in self.ranks),
-            num_hit_tokens=sum(rank.num_hit_tokens for rank in self.ranks),
+            experts=None if self.experts is None else self.experts.stats(),
         )
 
     def check(self) -> None:
@@ -99,3 +152,8 @@ class GroupState:
         assert len(self.in_flight) <= self._max_in_flight, "a step too many is in flight"
         assert not (self.lost and self.in_flight), "a group that lost a rank steps"
         assert not (self.lost and any(rank.num_running for rank in self.ranks)), "a row on a lost group"
+
+
+def _num_prompt_tokens(plan: RankPlan) -> int:
+    """Decodes come first and add one token each; what is more than one is of a prompt."""
+    return int(plan.num_new[plan.num_new > 1].sum()) if len(plan.num_new) else 0

@@ -1,6 +1,6 @@
 """One rank as the control plane sees it: rows, blocks, and who waits for them."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import chain
 
@@ -9,28 +9,57 @@ import numpy as np
 from rackscale.core import (
     BlockId,
     FinishReason,
+    GroupId,
     IntColumn,
+    KvPush,
+    RankId,
     RankPlan,
     RequestId,
     Seat,
     column,
 )
+from rackscale.engine.reservation import Reservation
 from rackscale.engine.rows import Rows
 from rackscale.engine.sequence import Sequence
+from rackscale.engine.stats import RankStats
 from rackscale.engine.table_changes import TableChanges
 from rackscale.policy import Candidate, KvBlocks, Siblings, Waiting, fill_step
-from rackscale.specs import GroupSpec
+from rackscale.specs import DeploymentSpec, GroupSpec
+
+IDLE = RankPlan(
+    rows=column(),
+    num_computed=column(),
+    num_new=column(),
+    samples=column(),
+    block_rows=column(),
+    block_indices=column(),
+    block_ids=column(),
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Recorded:
     """What sampled tokens mean. counts: indices of those whose row still has the sequence they are for;
-    tokens and requests: these tokens, and whose they are. ends: who ends with them."""
+    tokens and requests: these tokens, and whose they are. ends: who ends with them. departs: who is prefilled
+    and goes on elsewhere."""
 
     counts: IntColumn
     tokens: IntColumn
     requests: list[RequestId]
     ends: list[tuple[RequestId, FinishReason]]
+    departs: list[RequestId]
+
+
+class Stay:
+    """Said of a sequence that is decoded where it is prefilled."""
+
+
+FindRoom = Callable[[Sequence], "Reservation | Stay | None"]
+
+
+def stay(_sequence: Sequence) -> Stay:
+    """Every sequence is decoded where it is prefilled."""
+    return Stay()
 
 
 class RankState:
@@ -41,13 +70,22 @@ class RankState:
     are free, from the moment of planning on.
     """
 
-    def __init__(self, spec: GroupSpec, max_model_len: int, block_size: int) -> None:
-        self.spec, self.block_size = spec, block_size
+    def __init__(self, group: GroupId, number: RankId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
+        self.group, self.number, self.spec = group, number, spec
+        self.block_size, max_model_len = deployment.block_size, deployment.max_model_len
+        self.find_room: FindRoom = stay
         self.blocks = KvBlocks(spec.num_blocks)
-        self.rows = Rows(spec.max_running, max_model_len, block_size)
+        self.rows = Rows(spec.max_running, max_model_len, self.block_size)
         self.waiting: Waiting[Sequence] = Waiting()
         self.siblings: Siblings[Sequence] = Siblings()
         self._row_of: dict[RequestId, int] = {}
+        self._leaving: dict[RequestId, Reservation] = {}  # where rows go when they are prefilled
+        self._expected: set[Reservation] = set()  # room here for rows of other ranks
+        self._arrived: dict[RequestId, tuple[Sequence, Reservation]] = {}  # their KV is here, they have no row
+        # Blocks may be given to a row before the steps that write to them for another one are done, since this rank
+        # does them in order. To other ranks, that write here too, only settled ones are given.
+        self._busy_until = np.zeros(spec.num_blocks, dtype=np.int32)
+        self.num_planned = self.num_landed = 0
         self.num_preempted = 0
         self.num_queried_tokens = 0
         self.num_hit_tokens = 0
@@ -58,7 +96,14 @@ class RankState:
 
     @property
     def num_waiting(self) -> int:
-        return len(self.waiting) + len(self.siblings)
+        return len(self.waiting) + len(self.siblings) + len(self._arrived)
+
+    @property
+    def num_queued_tokens(self) -> int:
+        """Of prompts that are not computed yet."""
+        rows = self.rows
+        running = int((rows.num_tokens - rows.num_computed)[rows.order].sum())
+        return running + sum(item.num_tokens for item in self.waiting)
 
     def enqueue(self, sequence: Sequence) -> None:
         """Let it wait for a row, or for its sibling's prompt."""
@@ -71,18 +116,60 @@ class RankState:
 
     def offer(self, sequence: Sequence) -> Candidate:
         """What this rank has for a sequence that has not come yet."""
-        rows = self.rows
-        queued = int((rows.num_tokens - rows.num_computed)[rows.order].sum())
         return Candidate(
             cached_tokens=len(self._hits(sequence)) * self.block_size,
-            queued_tokens=queued + sum(item.num_tokens for item in self.waiting),
+            queued_tokens=self.num_queued_tokens,
             resident_tokens=self.blocks.num_owned * self.block_size,
             num_sequences=self.num_running + self.num_waiting,
         )
 
+    def reserve(self, sequence: Sequence) -> Reservation | None:
+        """Room for a sequence that another rank will prefill; None where there is none now."""
+        if self.rows.num_free <= len(self._expected) + len(self._arrived):
+            return None
+        hits = self._hits(sequence)
+        lacking = -(-sequence.num_tokens // self.block_size) - len(hits)
+        if lacking > self.blocks.num_available - self.blocks.num_cached(hits):
+            return None
+        self.blocks.share(hits)
+        taken = self.blocks.take_settled(lacking, self._busy_until <= self.num_landed)
+        if taken is None:
+            self.blocks.release(column(hits))
+            return None
+        reservation = Reservation(
+            group=self.group,
+            number=self.number,
+            rank=self,
+            blocks=np.concatenate((column(hits), taken)),
+            num_shared=len(hits),
+            num_there=len(hits) * self.block_size,
+        )
+        self._expected.add(reservation)
+        return reservation
+
+    def release(self, reservation: Reservation) -> None:
+        """A reservation of this rank is of no use any more, and nobody writes to its blocks."""
+        self._expected.discard(reservation)
+        self.blocks.release(reservation.blocks)
+
+    def depart(self, request: RequestId) -> tuple[Sequence, Reservation]:
+        """The request is prefilled, and its KV where it goes: it leaves its row."""
+        reservation = self._leaving.pop(request)
+        return self._vacate(self._row_of[request]), reservation
+
+    def arrive(self, sequence: Sequence, reservation: Reservation) -> None:
+        """The KV of a sequence's prompt is in the blocks that were reserved here."""
+        self._expected.discard(reservation)
+        self._arrived[sequence.request.id] = sequence, reservation
+        num_full = len(sequence.request.prompt + sequence.emitted[:-1]) // self.block_size
+        self.blocks.index.insert(sequence.names[:num_full], reservation.blocks[:num_full].tolist())
+
     def plan(self) -> RankPlan:
         """What enters the next step; empty columns if there is nothing to do."""
+        if not (self._row_of or self.waiting or self._arrived):
+            return IDLE
         changes = TableChanges()
+        moved_in = self._seat_arrived(changes)
         rows, gaps = self.rows.gaps()
         num_new = fill_step(gaps, self.spec.max_batched_tokens)
         preempted = self.num_preempted
@@ -94,7 +181,7 @@ class RankState:
             seats, seated_new = self._admit(budget, changes)
             rows = np.concatenate((rows, column(seat.row for seat in seats)))
             num_new = np.concatenate((num_new, seated_new))
-        return self._seal(seats, rows, num_new, changes)
+        return self._seal(moved_in + seats, rows, num_new, changes)
 
     def _seal(
         self, seats: list[Seat], rows: IntColumn, num_new: IntColumn, changes: TableChanges
@@ -115,7 +202,22 @@ class RankState:
             block_rows=block_rows,
             block_indices=block_indices,
             block_ids=block_ids,
+            pushes=self._pushes(rows) if self._leaving else (),
         )
+
+    def _pushes(self, rows: IntColumn) -> tuple[KvPush, ...]:
+        """What the step sends of rows that will leave, each up to what it computes."""
+        pushes = []
+        for row in rows.tolist():
+            request = self.rows.ids[row]
+            if request in self._leaving:
+                end = int(self.rows.num_computed[row])
+                pushes.append(self._leaving[request].push(request, row, end, self.block_size))
+        return tuple(push for push in pushes if push is not None)
+
+    def destinations_of(self, plan: RankPlan) -> list[Reservation]:
+        """The reservations that the plan pushes to."""
+        return [self._leaving[push.request] for push in plan.pushes]
 
     def _make_room(self, rows: IntColumn, num_new: IntColumn) -> tuple[IntColumn, IntColumn, IntColumn]:
         """Preempt the least important until the others can have the blocks that they lack.
@@ -138,19 +240,41 @@ class RankState:
         if len(taken):
             changes.add(*self.rows.append_blocks(rows, counts, taken), taken)
 
+    def _seat_arrived(self, changes: TableChanges) -> list[Seat]:
+        """Seat those whose KV came. Rows were kept for them."""
+        seats = []
+        for sequence, reservation in self._arrived.values():
+            blocks = reservation.blocks
+            row = self.rows.seat(sequence, blocks, sequence.num_tokens - 1)
+            changes.add(np.full_like(blocks, row), np.arange(len(blocks), dtype=np.int32), blocks)
+            self._row_of[sequence.request.id] = row
+            seats.append(Seat(row=row, request=sequence.request, emitted=sequence.emitted))
+        self._arrived.clear()
+        return seats
+
     def _admit(self, budget: int, changes: TableChanges) -> tuple[list[Seat], IntColumn]:
-        """Seat who waits, in order, as long as there are rows, budget and blocks."""
+        """Seat who waits, in order, as long as there are rows, budget and blocks, and room where they go."""
         seats: list[Seat] = []
         num_new: list[int] = []
-        while budget > 0 and self.rows.num_free and (sequence := self.waiting.peek()) is not None:
+        while (
+            budget > 0
+            and self.rows.num_free > len(self._expected)
+            and (sequence := self.waiting.peek()) is not None
+        ):
             hits = self._hits(sequence)
             num_hit = len(hits) * self.block_size
             chunk = min(budget, sequence.num_tokens - num_hit)
             lacking = -(-(num_hit + chunk) // self.block_size) - len(hits)
             if lacking > self.blocks.num_available - self.blocks.num_cached(hits):
                 break
+            room = self.find_room(sequence)
+            if room is None:
+                break
             self.waiting.remove(sequence.request.id)
             seats.append(self._seat(sequence, hits, changes))
+            if isinstance(room, Reservation):
+                self._leaving[sequence.request.id] = room
+                self.rows.prefill_only(seats[-1].row)
             self._grant(column([seats[-1].row]), column([lacking]), changes)
             num_new.append(chunk)
             budget -= chunk
@@ -159,7 +283,7 @@ class RankState:
     def _seat(self, sequence: Sequence, hits: list[BlockId], changes: TableChanges) -> Seat:
         self.blocks.share(hits)
         blocks = column(hits)
-        row = self.rows.seat(sequence, blocks)
+        row = self.rows.seat(sequence, blocks, len(hits) * self.block_size)
         changes.add(np.full_like(blocks, row), np.arange(len(hits), dtype=np.int32), blocks)
         self._row_of[sequence.request.id] = row
         cached = len(hits) * self.block_size
@@ -201,11 +325,19 @@ class RankState:
             rows, tokens = rows[counts], tokens[counts]
         ids: list[RequestId] = self.rows.ids[rows].tolist()
         stopped, full = self.rows.record(rows, tokens)
-        ends = [
-            (ids[at], FinishReason.STOP if stopped[at] else FinishReason.LENGTH)
-            for at in np.flatnonzero(stopped | full).tolist()
-        ]
-        return Recorded(counts=counts, tokens=tokens, requests=ids, ends=ends)
+        ends, departs = [], []
+        for at in np.flatnonzero(stopped | full).tolist():
+            if not stopped[at] and ids[at] in self._leaving and self._goes_on(int(rows[at])):
+                departs.append(ids[at])
+            else:
+                ends.append((ids[at], FinishReason.STOP if stopped[at] else FinishReason.LENGTH))
+        return Recorded(counts=counts, tokens=tokens, requests=ids, ends=ends, departs=departs)
+
+    def _goes_on(self, row: int) -> bool:
+        """Whether a row that has all that it may have here may have more elsewhere."""
+        sequence = self.rows.sequences[row]
+        assert sequence is not None, "only a taken row has tokens"
+        return int(self.rows.num_known[row]) < sequence.limit
 
     def withdraw(self, request: RequestId) -> Sequence:
         """The request leaves this rank, wherever it stands here; its blocks are given up."""
@@ -214,14 +346,39 @@ class RankState:
             return self._vacate(self._row_of[request])
         if request in self.waiting:
             return self.waiting.remove(request)
+        if request in self._arrived:
+            sequence, reservation = self._arrived.pop(request)
+            self.blocks.release(reservation.blocks)
+            return sequence
         return self.siblings.remove(request)
 
     def abandon(self) -> list[Sequence]:
         """Everybody leaves, and nothing is known of the cache. Gives who lived or waited here, leaders
-        before their siblings."""
+        before their siblings. Room that was reserved here is gone, but for blocks that steps in flight of other
+        ranks still write to."""
         running = [self._vacate(row) for row in self.rows.order.tolist()]
+        running += [sequence for sequence, _ in self._arrived.values()]
+        self._arrived.clear()
         self.blocks = KvBlocks(self.spec.num_blocks)
+        self._busy_until[:] = self.num_landed
+        for reservation in list(self._expected):
+            if reservation.num_in_flight:
+                self._keep_new(reservation)
+            else:
+                self._expected.discard(reservation)
+            reservation.dropped = True
         return running + self.waiting.drain() + self.siblings.drain()
+
+    def _keep_new(self, reservation: Reservation) -> None:
+        """Of a reservation's blocks, those that were shared are not written to."""
+        reservation.blocks = reservation.blocks[reservation.num_shared :]
+        reservation.num_shared = 0
+        self.blocks.own(reservation.blocks)
+
+    def stranded(self) -> list[Sequence]:
+        """Rows whose room elsewhere is gone leave."""
+        gone = [request for request, room in self._leaving.items() if room.dropped]
+        return [self._vacate(self._row_of[request]) for request in gone]
 
     def _vacate(self, row: int) -> Sequence:
         """Take a row from its sequence. The index knows what was computed for it until its blocks are
@@ -232,11 +389,27 @@ class RankState:
         sequence.emitted = tuple(known[len(sequence.request.prompt) :].tolist())
         sequence.extend_names(known, self.block_size)
         num_full = min(int(self.rows.num_computed[row]), len(known)) // self.block_size
+        reservation = self._leaving.pop(sequence.request.id, None)
+        if reservation is not None:
+            reservation.drop()
         blocks = self.rows.vacate(row)
+        self._busy_until[blocks] = self.num_planned
         self.blocks.index.insert(sequence.names[:num_full], blocks[:num_full].tolist())
         self.blocks.release(blocks)
         del self._row_of[sequence.request.id]
         return sequence
+
+    def stats(self) -> RankStats:
+        """What it holds right now."""
+        return RankStats(
+            num_waiting=self.num_waiting,
+            num_running=self.num_running,
+            num_blocks=self.blocks.num_blocks,
+            num_owned_blocks=self.blocks.num_owned,
+            num_preempted=self.num_preempted,
+            num_queried_tokens=self.num_queried_tokens,
+            num_hit_tokens=self.num_hit_tokens,
+        )
 
     def check(self) -> None:
         """Assert that rows, blocks and queues agree."""
@@ -246,7 +419,14 @@ class RankState:
             assert self.rows.ids[row] == request, "a row is somebody else's"
             assert request not in self.waiting, "a request both runs and waits"
             assert request not in self.siblings, "a request both runs and is held"
+        reserved = [*self._expected, *(room for _, room in self._arrived.values())]
         owned: Iterable[BlockId] = chain.from_iterable(
-            self.rows.blocks(row).tolist() for row in self.rows.order.tolist()
+            blocks.tolist()
+            for blocks in (
+                *(self.rows.blocks(row) for row in self.rows.order.tolist()),
+                *(room.blocks for room in reserved),
+            )
         )
         self.blocks.check(owned)
+        assert len(reserved) <= self.rows.num_free, "a row is promised twice"
+        assert self._leaving.keys() <= self._row_of.keys(), "who has no row cannot leave one"

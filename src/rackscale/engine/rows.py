@@ -5,15 +5,10 @@ flight will sample. Its KV is computed, by steps done or in flight, up to `num_c
 has had the row, so that a sample for a former owner is told apart.
 """
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 
-from rackscale.core import IntColumn
+from rackscale.core import BoolColumn, IntColumn
 from rackscale.engine.sequence import Sequence
-
-BoolColumn: TypeAlias = npt.NDArray[np.bool_]
 
 NO_TOKEN = -1
 FIRST_WIDTH = 256
@@ -50,8 +45,8 @@ class Rows:
     def num_free(self) -> int:
         return len(self._free)
 
-    def seat(self, sequence: Sequence, blocks: IntColumn) -> int:
-        """Give the sequence a row. blocks: those of its prefix whose KV is there already."""
+    def seat(self, sequence: Sequence, blocks: IntColumn, num_computed: int) -> int:
+        """Give the sequence a row. blocks: that hold the KV of its first `num_computed` tokens."""
         row = self._free.pop()
         tokens = sequence.tokens()
         known = len(tokens)
@@ -62,7 +57,7 @@ class Rows:
         self.ids[row] = sequence.request.id
         self.num_prompt[row] = len(sequence.request.prompt)
         self.num_known[row] = self.num_tokens[row] = self.num_seated[row] = known
-        self.num_computed[row] = len(blocks) * self.block_size
+        self.num_computed[row] = num_computed
         self.num_blocks[row] = len(blocks)
         self.limit[row] = sequence.limit
         self.min_known[row] = len(sequence.request.prompt) + sequence.request.min_tokens
@@ -71,6 +66,10 @@ class Rows:
         at = np.searchsorted(self._importance[self.order], sequence.importance, side="right")
         self.order = np.insert(self.order, at, row)
         return row
+
+    def prefill_only(self, row: int) -> None:
+        """The row samples one token, and no more."""
+        self.limit[row] = min(self.limit[row], self.num_tokens[row] + 1)
 
     def vacate(self, row: int) -> IntColumn:
         """Take the row from its sequence, and give the blocks that it had."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rackscale.core import IntColumn, Request, TokenId
+from rackscale.core import FinishReason, IntColumn, Request, TokenId
 from rackscale.policy import ROOT, BlockHash, block_hashes
 
 
@@ -30,6 +30,13 @@ class Sequence:
     @property
     def num_tokens(self) -> int:
         return len(self.request.prompt) + len(self.emitted)
+
+    def end_of_emitted(self) -> FinishReason | None:
+        """Why nothing comes after the emitted tokens, if so."""
+        request, count = self.request, len(self.emitted)
+        if count > request.min_tokens and self.emitted[-1] in request.stop_token_ids:
+            return FinishReason.STOP
+        return FinishReason.LENGTH if self.num_tokens >= self.limit else None
 
     def extend_names(self, tokens: IntColumn, block_size: int) -> None:
         """Name all full blocks of `tokens`, which begin with the tokens named so far."""

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rackscale.core import BlockId, IntColumn, column
+from rackscale.core import BlockId, BoolColumn, IntColumn, column
 from rackscale.policy.prefix_index import PrefixIndex
 
 
@@ -44,6 +44,29 @@ class KvBlocks:
         taken = self._free[self._num_free : self._num_free + count][::-1].copy()
         self._num_owners[taken] = 1
         return taken
+
+    def take_settled(self, count: int, settled: BoolColumn) -> IntColumn | None:
+        """The same, of those blocks alone that are `settled` [num_blocks]; None where there are not so many."""
+        free = self._free[: self._num_free]
+        taken = free[settled[free]][-count:] if count else free[:0]
+        evicted = [block for block in self._cached if settled[block]][: count - len(taken)]
+        if len(taken) + len(evicted) < count:
+            return None
+        for block in evicted:
+            del self._cached[block]
+            self.index.forget(block)
+            self._push(block)
+        blocks = np.concatenate((taken, column(evicted)))
+        self.own(blocks)
+        return blocks
+
+    def own(self, blocks: IntColumn) -> None:
+        """Own these very blocks, which are free."""
+        free = self._free[: self._num_free]
+        kept = free[~np.isin(free, blocks)]
+        self._num_free = len(kept)
+        self._free[: self._num_free] = kept
+        self._num_owners[blocks] = 1
 
     def share(self, blocks: Sequence[BlockId]) -> None:
         """Own blocks that the index knows, one owner more each."""

@@ -1,7 +1,8 @@
-"""The driver of one process: engine and rank side by side, one step after the other."""
+"""The driver that waits: engine and ranks one step after the other, without a server."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rackscale.core import (
     Arrive,
@@ -11,6 +12,7 @@ from rackscale.core import (
     Event,
     Finish,
     FinishReason,
+    PlaceExperts,
     Refuse,
     Request,
     RequestId,
@@ -22,7 +24,7 @@ from rackscale.core import (
     TokenId,
 )
 from rackscale.engine import Engine
-from rackscale.runtime.answer import TokenLogprobs
+from rackscale.runtime.answer import RankAnswer, TokenLogprobs, joined_logprobs
 from rackscale.runtime.rank import Rank
 
 Clock = Callable[[], float]
@@ -45,11 +47,36 @@ class Completion:
         return self.finish.reason
 
 
-class InlineDriver:
-    """Answers `RunStep` by running it on the rank in this process. clock: seconds, never going back."""
+class Ranks(Protocol):
+    """Who performs steps."""
 
-    def __init__(self, engine: Engine, rank: Rank, clock: Clock) -> None:
-        self.engine, self.rank, self._clock = engine, rank, clock
+    def perform(self, step: StepPlan) -> list[RankAnswer]:
+        """Run it on all ranks of its group; their answers, in order."""
+        ...
+
+    def place(self, placement: PlaceExperts) -> None:
+        """From the group's next step on, experts are there."""
+        ...
+
+
+class OneRank:
+    """The one rank of the one group, in this process."""
+
+    def __init__(self, rank: Rank) -> None:
+        self._rank = rank
+
+    def perform(self, step: StepPlan) -> list[RankAnswer]:
+        return [self._rank.step(step.ranks[0])]
+
+    def place(self, placement: PlaceExperts) -> None:
+        """It has them all."""
+
+
+class InlineDriver:
+    """Answers `RunStep` by having it performed. clock: seconds, never going back."""
+
+    def __init__(self, engine: Engine, ranks: Ranks, clock: Clock) -> None:
+        self.engine, self._ranks, self._clock = engine, ranks, clock
         self._completions: dict[RequestId, Completion] = {}
 
     def run(self, requests: Iterable[Request]) -> dict[RequestId, Completion]:
@@ -64,22 +91,26 @@ class InlineDriver:
             steps += self._feed(Arrive(request=request), ())
         while steps:
             step = steps.pop(0)
-            answer = self.rank.step(step.ranks[0])
-            event = StepDone(group=step.group, plan=step.plan, ranks=(answer.result,))
-            steps += self._feed(event, answer.logprobs)
+            answers = self._ranks.perform(step)
+            event = StepDone(
+                group=step.group, plan=step.plan, ranks=tuple(answer.result for answer in answers)
+            )
+            steps += self._feed(event, joined_logprobs(answers))
         return self._completions
 
-    def _feed(self, event: Event, logprobs: tuple[TokenLogprobs, ...]) -> list[StepPlan]:
+    def _feed(self, event: Event, logprobs: Sequence[TokenLogprobs]) -> list[StepPlan]:
         now = self._clock()
         steps = []
         for command in self.engine.handle(event, Seconds(now)):
             if isinstance(command, RunStep):
                 steps.append(command.plan)
+            elif isinstance(command, PlaceExperts):
+                self._ranks.place(command)
             else:
                 self._note(command, now, logprobs)
         return steps
 
-    def _note(self, command: Command, now: float, logprobs: tuple[TokenLogprobs, ...]) -> None:
+    def _note(self, command: Command, now: float, logprobs: Sequence[TokenLogprobs]) -> None:
         match command:
             case Emit():
                 by_sample = {entry.sample: entry for entry in logprobs}

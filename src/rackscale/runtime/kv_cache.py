@@ -3,6 +3,11 @@
 Latent attention keeps one vector a token (latent and rotated key), grouped-query attention keys and values.
 """
 
+from dataclasses import dataclass
+from math import prod
+from mmap import mmap
+from typing import TypeAlias
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,33 +15,55 @@ from torch import Tensor
 from rackscale.core import IntColumn
 from rackscale.specs import GqaSpec, MlaSpec, ModelSpec
 
+KvLayers: TypeAlias = list[tuple[Tensor, ...]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KvShape:
+    """The KV of one rank: num_blocks blocks of block_size slots in each layer."""
+
+    model: ModelSpec
+    num_blocks: int
+    block_size: int
+    dtype: torch.dtype
+
+    @property
+    def parts(self) -> tuple[tuple[int, ...], ...]:
+        """The shapes of a layer's tensors."""
+        slots = self.num_blocks * self.block_size
+        match self.model.attention:
+            case MlaSpec(kv_lora_rank=rank, rope_head_dim=rope):
+                return ((slots, rank + rope),)
+            case GqaSpec(num_kv_heads=heads, head_dim=dim):
+                return ((slots, heads, dim), (slots, heads, dim))
+
+    @property
+    def num_bytes(self) -> int:
+        """Of all layers."""
+        elements = sum(prod(part) for part in self.parts) * self.model.num_layers
+        return elements * self.dtype.itemsize
+
+    def layers(self, memory: mmap | None = None, device: str = "cpu") -> KvLayers:
+        """Each layer's tensors: in `memory`, which has num_bytes at least, or in zeros of their own."""
+        if memory is None:
+            return [
+                tuple(torch.zeros(part, dtype=self.dtype, device=device) for part in self.parts)
+                for _ in self.model.layers
+            ]
+        flat = torch.frombuffer(memory, dtype=self.dtype)
+        sizes = [prod(part) for _ in self.model.layers for part in self.parts]
+        split = iter(flat[: sum(sizes)].split(sizes))
+        return [tuple(next(split).view(part) for part in self.parts) for _ in self.model.layers]
+
 
 class KvCache:
-    """num_blocks blocks of block_size slots; `table[row, i]` is the block of a row's tokens from
-    i * block_size on."""
+    """One rank's: its layers, and `table[row, i]`, the block of a row's tokens from i * block_size on."""
 
     def __init__(
-        self,
-        model: ModelSpec,
-        *,
-        num_blocks: int,
-        block_size: int,
-        max_running: int,
-        max_model_len: int,
-        dtype: torch.dtype,
-        device: torch.device,
+        self, layers: KvLayers, *, block_size: int, max_running: int, max_model_len: int
     ) -> None:
-        self.block_size = block_size
+        self.layers, self.block_size = layers, block_size
         self.table = np.zeros((max_running, -(-max_model_len // block_size)), dtype=np.int32)
-        slots = num_blocks * block_size
-        match model.attention:
-            case MlaSpec(kv_lora_rank=rank, rope_head_dim=rope):
-                shapes: tuple[tuple[int, ...], ...] = ((slots, rank + rope),)
-            case GqaSpec(num_kv_heads=heads, head_dim=dim):
-                shapes = ((slots, heads, dim), (slots, heads, dim))
-        self.layers: list[tuple[Tensor, ...]] = [
-            tuple(torch.zeros(shape, dtype=dtype, device=device) for shape in shapes) for _ in model.layers
-        ]
 
     def assign(self, rows: IntColumn, indices: IntColumn, blocks: IntColumn) -> None:
         """Entries of the table change, in parallel."""

@@ -1,25 +1,32 @@
-"""A model in this process, without a server: engine, rank and checkpoint put together."""
+"""A model without a server: engine, ranks and checkpoint put together."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
 from rackscale.checkpoint import Checkpoint, open_checkpoint
+from rackscale.core import GroupId, RankId
 from rackscale.engine import build
-from rackscale.runtime.inline import InlineDriver
-from rackscale.runtime.kernels import choose
+from rackscale.runtime.dtypes import DTYPES
+from rackscale.runtime.forked_ranks import ForkedRanks
+from rackscale.runtime.host_model import HostModel
+from rackscale.runtime.inline import InlineDriver, OneRank, Ranks
+from rackscale.runtime.messages import Load
 from rackscale.runtime.rank import Rank
-from rackscale.specs import DeploymentSpec, one_rank
+from rackscale.specs import ONE_RANK, DeploymentSpec, PoolLayout, lay_out
 
-DTYPES = {"auto": torch.float32, "fp32": torch.float32, "bf16": torch.bfloat16}
+RANK_LIMIT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalOptions:
-    """Sizes as `specs.one_rank` takes them; kernels and activations by their names."""
+    """Sizes and layout as `specs.lay_out` takes them; kernels and activations by their names."""
 
+    layout: tuple[PoolLayout, ...] = ONE_RANK
     kernels: str = "auto"
     activations: str = "auto"
     max_model_len: int | None = None
@@ -32,40 +39,80 @@ class LocalOptions:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalModel:
-    """What is open: the checkpoint, how it is laid out, the rank, and the driver to run it by."""
+    """What is open: the checkpoint, how it is laid out, and the driver to run it by."""
 
     checkpoint: Checkpoint
     deployment: DeploymentSpec
-    rank: Rank
     driver: InlineDriver
 
 
-def open_local(path: Path, options: LocalOptions) -> LocalModel:
-    """Load the checkpoint and build an engine of one rank over it.
+def open_rank(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec, Rank]:
+    """Load the checkpoint into one rank of this process, whatever the layout.
 
     Raises SpecError where the folder is broken, or the sizes do not fit.
     """
+    num_threads = torch.get_num_threads()
+    checkpoint, deployment, host = _load(path, replace(options, layout=ONE_RANK))
+    torch.set_num_threads(num_threads)
+    rank, _ = host.make_rank(GroupId(0), RankId(0))
+    return checkpoint, deployment, rank
+
+
+@contextmanager
+def open_local(path: Path, options: LocalOptions) -> Iterator[LocalModel]:
+    """Load the checkpoint and build an engine over it. One rank is in this process, several are forked from
+    it and live as long as the context.
+
+    Raises SpecError where the folder is broken, or the sizes do not fit.
+    """
+    with ExitStack() as stack:
+        ranks: Ranks
+        if options.layout == ONE_RANK:
+            checkpoint, deployment, rank = open_rank(path, options)
+            ranks = OneRank(rank)
+        else:
+            checkpoint, deployment, host = _load(path, options)
+            ranks = stack.enter_context(closing(ForkedRanks(host, deployment)))
+        engine = build(deployment)
+        for number in range(len(deployment.groups)):
+            placement = engine.placement(GroupId(number))
+            if placement is not None:
+                ranks.place(placement)
+        driver = InlineDriver(engine, ranks, time.monotonic)
+        yield LocalModel(checkpoint=checkpoint, deployment=deployment, driver=driver)
+
+
+def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec, HostModel]:
     checkpoint = open_checkpoint(path, tokenizer_required=options.tokenizer_required)
-    dtype = DTYPES[options.activations]
-    deployment = one_rank(
+    deployment = lay_out(
         checkpoint.spec,
         name=path.name,
-        bytes_per_element=dtype.itemsize,
+        layout=options.layout,
+        bytes_per_element=DTYPES[options.activations].itemsize,
         max_model_len=options.max_model_len,
         kv_gib=options.kv_gib,
         block_size=options.block_size,
         max_batched_tokens=options.max_batched_tokens,
         max_running=options.max_running,
     )
-    (group,) = deployment.groups
-    rank = Rank(
-        checkpoint,
-        num_blocks=group.num_blocks,
-        block_size=deployment.block_size,
-        max_running=group.max_running,
-        max_model_len=deployment.max_model_len,
-        dtype=dtype,
-        kernels=choose(options.kernels),
+    load = Load(
+        path=str(path),
+        deployment=deployment,
+        ranks=all_ranks(deployment),
+        activations=options.activations,
+        kernels=options.kernels,
+        tokenizer=options.tokenizer_required,
+        wire="fp32",
+        router_skew=0.0,
+        hang_limit_s=RANK_LIMIT_S,
     )
-    driver = InlineDriver(build(deployment), rank, time.monotonic)
-    return LocalModel(checkpoint=checkpoint, deployment=deployment, rank=rank, driver=driver)
+    return checkpoint, deployment, HostModel(load, None, lambda _done, _total: None)
+
+
+def all_ranks(deployment: DeploymentSpec) -> tuple[tuple[GroupId, RankId], ...]:
+    """Every rank of every group."""
+    return tuple(
+        (GroupId(group), RankId(rank))
+        for group, spec in enumerate(deployment.groups)
+        for rank in range(spec.num_ranks)
+    )

@@ -1,53 +1,110 @@
-"""What a rank's process and its parent tell each other: MessagePack behind a four-byte length, never pickles.
+"""What processes tell each other: MessagePack behind a four-byte length, never pickles.
 
-The parent sends one `RankConfig`, then `RankPlan`s; the rank sends `Loading`, then `Ready` or `Failed`, then
-a `RankAnswer` for each plan, in order.
+Whoever connects to the engine says who it is first (`Hello`): a host, which loads the model and forks ranks, or
+one of these ranks. A host gets `Load` and then `StartGroup` and `KillGroup`; a rank says `Ready` and then answers
+each `Perform`, in order, with `Answered`.
 """
 
 import struct
-from typing import BinaryIO
+from collections.abc import Iterator
+from typing import BinaryIO, TypeVar
 
 from msgspec import Struct
 
-from rackscale.core import decode_msgpack, encode_msgpack
+from rackscale.core import GroupId, IntColumn, RankId, RankPlan, decode_msgpack, encode_msgpack
 from rackscale.runtime.answer import RankAnswer
+from rackscale.specs import DeploymentSpec
 
 LENGTH = struct.Struct("<I")
+T = TypeVar("T")
 
 
-class RankConfig(Struct, frozen=True, kw_only=True):
-    """What `Rank` is built from. activations: fp32, bf16 or auto."""
+class Hello(Struct, frozen=True, kw_only=True, tag=True):
+    """The first message. token: proof that the engine's owner started it. num_ranks: that a host may have;
+    None: any number. rank None: it is a host."""
 
-    path: str
-    num_blocks: int
-    block_size: int
-    max_running: int
-    max_model_len: int
+    token: str
+    host: str
+    pid: int
+    num_ranks: int | None = None
+    group: GroupId | None = None
+    rank: RankId | None = None
+    incarnation: int = 0
+
+
+class Load(Struct, frozen=True, kw_only=True, tag=True):
+    """Load the model, and make room for these ranks. path: None: the host's own. activations: fp32, bf16 or
+    auto. router_skew: for tests, see `runtime.rank_host`. hang_limit_s: of every wait for another rank."""
+
+    path: str | None
+    deployment: DeploymentSpec
+    ranks: tuple[tuple[GroupId, RankId], ...]
     activations: str
     kernels: str
     tokenizer: bool
+    wire: str
+    router_skew: float
+    hang_limit_s: float
+
+
+class StartGroup(Struct, frozen=True, kw_only=True, tag=True):
+    """Fork those ranks of the group that this host has."""
+
+    group: GroupId
+    incarnation: int
+
+
+class KillGroup(Struct, frozen=True, kw_only=True, tag=True):
+    """End this host's ranks of the group at once."""
+
+    group: GroupId
+
+
+class Ping(Struct, frozen=True, kw_only=True, tag=True):
+    """Are you there?"""
+
+
+ToHost = Load | StartGroup | KillGroup | Ping
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag=True):
-    """The rank is alive and has loaded `done` of `total` layers."""
+    """The host is alive and has loaded `done` of `total` layers."""
 
     done: int
     total: int
 
 
-class Ready(Struct, frozen=True, kw_only=True, tag=True):
-    """The rank has answered a step of its own and takes plans. kernels: those that run."""
+class Loaded(Struct, frozen=True, kw_only=True, tag=True):
+    """Groups may start. kernels: those that run."""
 
     kernels: str
     num_threads: int
+    num_weight_bytes: int
 
 
 class Failed(Struct, frozen=True, kw_only=True, tag=True):
-    """The rank could not start, and ends. exit_code: what the command line should end with."""
+    """The host cannot do what it was told, and ends. exit_code: what the command line should end with."""
 
     what: str
     hint: str
     exit_code: int
+
+
+class RankExited(Struct, frozen=True, kw_only=True, tag=True):
+    """A rank's process is gone. status: as subprocess has it, negative for a signal."""
+
+    group: GroupId
+    rank: RankId
+    incarnation: int
+    status: int
+
+
+class Pong(Struct, frozen=True, kw_only=True, tag=True):
+    """I am."""
+
+
+class Ready(Struct, frozen=True, kw_only=True, tag=True):
+    """The rank takes plans."""
 
 
 class Answered(Struct, frozen=True, kw_only=True, tag=True):
@@ -56,7 +113,26 @@ class Answered(Struct, frozen=True, kw_only=True, tag=True):
     answer: RankAnswer
 
 
-FromRank = Loading | Ready | Failed | Answered
+FromHost = Loading | Loaded | Failed | RankExited | Pong
+FromRank = Ready | Failed | Answered
+
+
+class Perform(Struct, frozen=True, kw_only=True, tag=True):
+    """Do this step."""
+
+    plan: RankPlan
+
+
+class Place(Struct, frozen=True, kw_only=True, tag=True):
+    """From the next step on, experts are on these ranks; see `core.PlaceExperts`."""
+
+    num_experts: int
+    most: int
+    ranks: IntColumn
+    counts: IntColumn
+
+
+ToRank = Perform | Place
 
 
 def frame(message: object) -> bytes:
@@ -65,9 +141,9 @@ def frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def unframe(body: bytes) -> FromRank:
-    """A message of a rank, without its length."""
-    return decode_msgpack(body, FromRank)  # type: ignore[arg-type]  # a union is no class to mypy
+def unframe(body: bytes, kind: type[T]) -> T:
+    """A message of one of a union's kinds, without its length."""
+    return decode_msgpack(body, kind)
 
 
 def read_frame(stream: BinaryIO) -> bytes | None:
@@ -78,3 +154,21 @@ def read_frame(stream: BinaryIO) -> bytes | None:
     (length,) = LENGTH.unpack(prefix)
     body = stream.read(length)
     return body if len(body) == length else None
+
+
+class Frames:
+    """Bodies out of bytes as they come."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        """The bodies that are whole with these bytes."""
+        self._data += data
+        while len(self._data) >= LENGTH.size:
+            end = LENGTH.size + LENGTH.unpack_from(self._data)[0]
+            if len(self._data) < end:
+                return
+            body = bytes(self._data[LENGTH.size : end])
+            del self._data[:end]
+            yield body

@@ -1,76 +1,77 @@
-"""One rank: weights, KV cache, rows, and the performance of plans on them."""
+"""One rank: its view of the model, its KV cache, its rows, and the performance of plans on them."""
+
+import time
 
 import numpy as np
 import torch
 
-from rackscale.checkpoint import Checkpoint
 from rackscale.core import IntColumn, RankPlan, RankResult, Seat, column
-from rackscale.runtime.answer import RankAnswer, TokenLogprobs
-from rackscale.runtime.batch import make_batch, spread
-from rackscale.runtime.kernels import Kernels
+from rackscale.runtime.answer import RankAnswer, StepTimes, TokenLogprobs
+from rackscale.runtime.batch import Batch, make_batch, spread
+from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.kv_cache import KvCache
-from rackscale.runtime.model import Model, Progress
+from rackscale.runtime.model import LoadedModel, Model
 from rackscale.runtime.sampling import Sampler
+from rackscale.runtime.transfer.transfer import Transfer
 
 
 class Rank:
     """Rows hold the tokens of running sequences: what a `Seat` brought and what was sampled since.
-    progress: told how many layers are loaded, of how many."""
+
+    tokenizer_path: of the tokenizer that guides are made with. ranks: those that share the experts; None: all
+    are here. transfer: what carries KV to other ranks; None: nothing does.
+    """
 
     def __init__(
         self,
-        checkpoint: Checkpoint,
+        loaded: LoadedModel,
+        cache: KvCache,
         *,
-        num_blocks: int,
-        block_size: int,
-        max_running: int,
         max_model_len: int,
-        dtype: torch.dtype,
-        kernels: Kernels,
-        device: str = "cpu",
-        progress: Progress = lambda _done, _total: None,
+        tokenizer_path: str | None = None,
+        ranks: AllToAll | None = None,
+        transfer: Transfer | None = None,
     ) -> None:
-        self.device = torch.device(device)
-        self.model = Model(
-            checkpoint,
-            dtype=dtype,
-            device=self.device,
-            kernels=kernels,
-            max_positions=max_model_len,
-            progress=progress,
-        )
-        self.cache = KvCache(
-            checkpoint.spec,
-            num_blocks=num_blocks,
-            block_size=block_size,
-            max_running=max_running,
-            max_model_len=max_model_len,
-            dtype=dtype,
-            device=self.device,
-        )
-        tokenizer = checkpoint.tokenizer
+        self.device, self.cache, self._ranks, self._transfer = loaded.device, cache, ranks, transfer
+        self.model = Model(loaded, ranks)
+        max_running = len(cache.table)
         self.sampler = Sampler(
-            vocab_size=checkpoint.spec.vocab_size,
+            vocab_size=loaded.spec.vocab_size,
             max_running=max_running,
-            tokenizer_path=None if tokenizer is None else tokenizer.path,
+            tokenizer_path=tokenizer_path,
             device=self.device,
         )
         self._tokens = np.zeros((max_running, max_model_len + 1), dtype=np.int32)
 
     @torch.inference_mode()
     def step(self, plan: RankPlan) -> RankAnswer:
-        """Perform a plan: write the KV of its tokens, and sample where it says so."""
+        """Perform a plan: write the KV of its tokens, and sample where it says so. A rank that shares
+        experts performs the others' parts of the step too, also where its own plan is empty."""
+        start = time.perf_counter()
         for seat in plan.seats:
             self._seat(seat)
         if len(plan.block_rows):
             self.cache.assign(plan.block_rows, plan.block_indices, plan.block_ids)
-        if not len(plan.rows):
+        if not len(plan.rows) and self._ranks is None:
             return RankAnswer(result=RankResult(tokens=column(), expert_loads=column()))
-        ends = plan.num_computed + plan.num_new
         sampling = np.flatnonzero(plan.samples)
+        logits, num_pushed = self._forward(plan, self._batch(plan, sampling))
+        tokens: IntColumn = column()
+        logprobs: tuple[TokenLogprobs, ...] = ()
+        if len(sampling):
+            ends = plan.num_computed + plan.num_new
+            tokens, logprobs = self._sample(logits, plan.rows[sampling], ends[sampling])
+        loads: IntColumn = self.model.loads_ME.flatten().cpu().numpy()
+        return RankAnswer(
+            result=RankResult(tokens=tokens, expert_loads=loads),
+            logprobs=logprobs,
+            times=self._times(start, num_pushed),
+        )
+
+    def _batch(self, plan: RankPlan, sampling: IntColumn) -> Batch:
         last = np.cumsum(plan.num_new, dtype=np.int32) - np.int32(1)
         known = spread(plan.rows, plan.num_computed, plan.num_new)
-        batch = make_batch(
+        return make_batch(
             self.cache,
             self._tokens[known],
             plan.rows,
@@ -79,14 +80,24 @@ class Rank:
             last[sampling],
             self.device,
         )
-        logits = self.model(batch, self.cache)
-        tokens: IntColumn = column()
-        logprobs: tuple[TokenLogprobs, ...] = ()
-        if len(sampling):
-            tokens, logprobs = self._sample(logits, plan.rows[sampling], ends[sampling])
-        loads: IntColumn = self.model.loads_ME.flatten().cpu().numpy()
-        result = RankResult(tokens=tokens, expert_loads=loads)
-        return RankAnswer(result=result, logprobs=logprobs)
+
+    def _forward(self, plan: RankPlan, batch: Batch) -> tuple[torch.Tensor, int]:
+        """Logits, and how many bytes of KV went to other ranks."""
+        if not plan.pushes:
+            return self.model(batch, self.cache), 0
+        assert self._transfer is not None, "a deployment that moves KV has something to move it with"
+        with self._transfer.begin(plan.pushes, self.cache) as move:
+            return self.model(batch, self.cache, move.after_layer), move.num_bytes
+
+    def _times(self, start: float, num_pushed: int) -> StepTimes:
+        spent = None if self._ranks is None else self._ranks.take_times()
+        return StepTimes(
+            step_s=time.perf_counter() - start,
+            wait_s=spent.wait_s if spent else 0.0,
+            copy_s=spent.copy_s if spent else 0.0,
+            num_sent_bytes=spent.num_bytes if spent else 0,
+            num_pushed_bytes=num_pushed,
+        )
 
     def _seat(self, seat: Seat) -> None:
         known = seat.request.prompt + seat.emitted

@@ -1,98 +1,65 @@
-"""A rank's process: `python -m rackscale.runtime.rank_process FD`, started by the engine's process.
+"""A rank's process, forked by its host with the model in memory: it performs plans until its engine is gone."""
 
-It loads a model, then performs plans from the socket FD until that is closed. It ends with its parent in
-any case: the kernel kills it when the parent is gone, however that went.
-"""
-
-import ctypes
 import gc
 import logging
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import BinaryIO
 
-from rackscale.core import RackscaleError, RankPlan, column, decode_msgpack
+from rackscale.core import RackscaleError, RankPlan, column
+from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.messages import (
     Answered,
     Failed,
-    Loading,
-    RankConfig,
+    Perform,
+    Place,
     Ready,
+    ToRank,
     frame,
     read_frame,
+    unframe,
 )
+from rackscale.runtime.rank import Rank
 
-if TYPE_CHECKING:
-    from rackscale.runtime.rank import Rank
-
-PR_SET_PDEATHSIG = 1
 SMALL_MODEL_BYTES = 256 << 20
 
+_LOG = logging.getLogger("rackscale.rank")
 
-def main(fd: int) -> None:
-    """Serve until the parent closes the socket."""
-    _die_with_parent()
-    for ignored in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(ignored, signal.SIG_IGN)  # the parent decides when to end
-    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    connection = socket.socket(fileno=fd)
+
+def run_rank(connection: socket.socket, make: Callable[[], tuple[Rank, AllToAll | None]]) -> None:
+    """Be the rank that `make` makes, until the engine closes the connection."""
     with connection, connection.makefile("rb") as stream:
-        body = read_frame(stream)
-        if body is None:
-            return
         try:
-            rank, ready = _load(
-                decode_msgpack(body, RankConfig),
-                lambda done, total: connection.sendall(frame(Loading(done=done, total=total))),
-            )
+            rank, ranks = make()
+            gc.freeze()  # what is loaded stays; collections need not look at it
+            connection.sendall(frame(Ready()))
+            serve(connection, stream, rank, ranks)
         except RackscaleError as error:
-            connection.sendall(frame(Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)))
-            return
-        except MemoryError:
-            failed = Failed(what="the model does not fit into memory", hint="lower --kv-gib", exit_code=2)
+            _LOG.error("%s", error)  # noqa: TRY400 (the sentence says it)
+            failed = Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)
             connection.sendall(frame(failed))
-            return
-        connection.sendall(frame(ready))
-        while (body := read_frame(stream)) is not None:
-            answer = rank.step(decode_msgpack(body, RankPlan))
-            connection.sendall(frame(Answered(answer=answer)))
+        except (BrokenPipeError, ConnectionError):
+            return  # the engine is gone
 
 
-def _load(config: RankConfig, progress: Callable[[int, int], None]) -> tuple["Rank", Ready]:
-    import torch  # noqa: PLC0415 (after the parent knows that this process lives)
-
-    from rackscale.checkpoint import open_checkpoint  # noqa: PLC0415
-    from rackscale.runtime.kernels import choose  # noqa: PLC0415
-    from rackscale.runtime.local import DTYPES  # noqa: PLC0415
-    from rackscale.runtime.rank import Rank  # noqa: PLC0415
-
-    checkpoint = open_checkpoint(Path(config.path), tokenizer_required=config.tokenizer)
-    torch.set_num_threads(threads_for(checkpoint.metadata.num_bytes))
-    kernels = choose(config.kernels)
-    rank = Rank(
-        checkpoint,
-        num_blocks=config.num_blocks,
-        block_size=config.block_size,
-        max_running=config.max_running,
-        max_model_len=config.max_model_len,
-        dtype=DTYPES[config.activations],
-        kernels=kernels,
-        progress=progress,
-    )
-    gc.freeze()  # what is loaded stays; collections need not look at it
-    rank.step(warm_up_plan())
-    return rank, Ready(kernels=kernels.name, num_threads=torch.get_num_threads())
+def serve(connection: socket.socket, stream: BinaryIO, rank: Rank, ranks: AllToAll | None) -> None:
+    """Perform what comes, in order."""
+    while (body := read_frame(stream)) is not None:
+        match unframe(body, ToRank):  # type: ignore[type-var]  # a union is no class to mypy
+            case Perform(plan=plan):
+                connection.sendall(frame(Answered(answer=rank.step(plan))))
+            case Place() as place:
+                assert ranks is not None, "experts are placed on ranks that share them"
+                place_experts(ranks, place)
 
 
-def threads_for(weight_bytes: int) -> int:
-    """How many threads compute. A small model's step is too short to be worth a second core, which the
-    engine and the frontend then have for themselves."""
-    cores = len(os.sched_getaffinity(0))
-    return 1 if weight_bytes < SMALL_MODEL_BYTES else cores
+def place_experts(ranks: AllToAll, place: Place) -> None:
+    """Tell the all-to-all where the experts of each layer are."""
+    counts_ME = place.counts.reshape(-1, place.num_experts)
+    ranks_MEC = place.ranks.reshape(len(counts_ME), place.num_experts, place.most)
+    for layer, (ranks_EC, counts_E) in enumerate(zip(ranks_MEC, counts_ME, strict=True)):
+        ranks.place(layer, ranks_EC, counts_E)
 
 
 def warm_up_plan() -> RankPlan:
@@ -108,13 +75,9 @@ def warm_up_plan() -> RankPlan:
     )
 
 
-def _die_with_parent() -> None:
-    """Have the kernel kill this process when its parent dies (prctl(2))."""
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it died in between
-        sys.exit(1)
+def threads_for(weight_bytes: int, num_ranks: int) -> int:
+    """How many threads each of a host's ranks computes with. A small model's step is too short to be worth
+    a second core, which the engine and the frontend then have for themselves."""
+    cores = len(os.sched_getaffinity(0))
+    return 1 if weight_bytes < SMALL_MODEL_BYTES else max(1, cores // num_ranks)
 
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]))

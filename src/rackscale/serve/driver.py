@@ -1,16 +1,20 @@
 """The driver of real processes: events from clients and ranks into the engine, commands out to them."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import BinaryIO, NoReturn
+from collections.abc import Callable, Sequence
+from typing import BinaryIO, Protocol
 
 from rackscale.core import (
     Arrive,
     Cancel,
-    Command,
     Emit,
     Event,
     Finish,
+    GroupId,
+    PlaceExperts,
+    RankId,
+    RankJoined,
+    RankLost,
     Refuse,
     Request,
     RequestId,
@@ -18,86 +22,95 @@ from rackscale.core import (
     Seconds,
     StepDone,
     StepPlan,
+    TokenId,
 )
 from rackscale.engine import Engine, entry_line, header_line
-from rackscale.runtime.answer import TokenLogprobs
-from rackscale.serve.metrics import Metrics
-from rackscale.serve.rank_link import RankLink
-from rackscale.serve.stream import Stream
+from rackscale.runtime.answer import RankAnswer, TokenLogprobs, joined_logprobs
+from rackscale.serve.engine_messages import Said
+from rackscale.serve.observer import Observer
+
+FIRST_RANK = RankId(0)  # a group is lost and joined as a whole
+
+
+class Ranks(Protocol):
+    """Who performs steps, by group."""
+
+    def perform(self, plan: StepPlan) -> None:
+        """Give the group a step."""
+        ...
+
+    def place(self, placement: PlaceExperts) -> None:
+        """From the group's next step on, experts are there."""
+        ...
 
 
 class Driver:
-    """One engine and the rank of its one group."""
+    """One engine. Groups count as lost until they are up. say: what clients have to hear."""
 
-    def __init__(self, engine: Engine, link: RankLink, metrics: Metrics, log: BinaryIO | None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        ranks: Ranks,
+        observer: Observer,
+        say: Callable[[Said], None],
+        log: BinaryIO | None,
+    ) -> None:
         self.engine = engine
-        self._link, self._metrics, self._log = link, metrics, log
-        self._streams: dict[RequestId, tuple[Stream, int]] = {}
-        self._in_flight: list[StepPlan] = []
+        self._ranks, self._observer, self._say, self._log = ranks, observer, say, log
         if log is not None:
             log.write(header_line(engine.deployment))
+        for number in range(len(engine.deployment.groups)):
+            group = GroupId(number)
+            self._feed(RankLost(group=group, rank=FIRST_RANK))
+            placement = engine.placement(group)
+            if placement is not None:
+                ranks.place(placement)
 
-    async def run(self) -> NoReturn:
-        """Bring answers to the engine, for ever. Raises RankLostError where the rank dies."""
-        while True:
-            answer = await self._link.answer()
-            step = self._in_flight.pop(0)
-            event = StepDone(group=step.group, plan=step.plan, ranks=(answer.result,))
-            self._feed(event, answer.logprobs)
+    def submit(self, request: Request, *, again: bool, emitted: tuple[TokenId, ...]) -> None:
+        """A request."""
+        self._feed(Arrive(request=request, again=again, emitted=emitted))
 
-    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
-        """Requests, one for each of the stream's choices."""
-        for index, request in enumerate(requests):
-            self._streams[request.id] = (stream, index)
-            self._metrics.arrived(request.id, self._now())
-            self._feed(Arrive(request=request))
-
-    def cancel(self, requests: Sequence[Request]) -> None:
+    def cancel(self, request: RequestId) -> None:
         """The client is gone: what has not ended ends now."""
-        for request in requests:
-            if request.id in self._streams:
-                self._feed(Cancel(request=request.id))
+        self._feed(Cancel(request=request))
 
-    def end_all(self, why: str) -> None:
-        """No request gets another token: tell every client why."""
-        for stream, _ in self._streams.values():
-            stream.lose(why)
+    def group_up(self, group: GroupId) -> None:
+        """All ranks of the group take plans."""
+        self._feed(RankJoined(group=group, rank=FIRST_RANK))
 
-    def _now(self) -> Seconds:
-        return Seconds(asyncio.get_running_loop().time())
+    def group_lost(self, group: GroupId) -> None:
+        """No rank of the group lives."""
+        self._feed(RankLost(group=group, rank=FIRST_RANK))
+
+    def step_done(self, plan: StepPlan, answers: Sequence[RankAnswer]) -> None:
+        """The group's oldest step is done."""
+        self._observer.step_done(plan, answers)
+        results = tuple(answer.result for answer in answers)
+        event = StepDone(group=plan.group, plan=plan.plan, ranks=results)
+        self._feed(event, joined_logprobs(answers))
 
     def _feed(self, event: Event, logprobs: Sequence[TokenLogprobs] = ()) -> None:
-        now = self._now()
+        now = Seconds(asyncio.get_running_loop().time())
         commands = self.engine.handle(event, now)
         if self._log is not None:
             self._log.write(entry_line(now, event, commands))
             self._log.flush()
-        try:
-            for command in commands:
-                self._carry_out(command, now, logprobs)
-        except BaseException:
-            self._link.kill()  # the engine believes in what was not done: no later step can be right
-            raise
-
-    def _carry_out(self, command: Command, now: Seconds, logprobs: Sequence[TokenLogprobs]) -> None:
-        match command:
-            case RunStep(plan=plan):
-                self._in_flight.append(plan)
-                self._link.send(plan.ranks[0])
-            case Emit():
-                self._emit(command, now, {entry.sample: entry for entry in logprobs})
-            case Finish():
-                stream, index = self._streams.pop(command.request)
-                stream.put_finish(index, command)
-                self._metrics.finished(command, now)
-            case Refuse():
-                stream, _ = self._streams.pop(command.request)
-                stream.put_refusal(command)
-                self._metrics.refused(command)
-
-    def _emit(self, emit: Emit, now: Seconds, logprobs: dict[int, TokenLogprobs]) -> None:
-        samples = emit.samples.tolist()
-        for request, token, sample in zip(emit.requests, emit.tokens.tolist(), samples, strict=True):
-            stream, index = self._streams[request]
-            stream.put_token(index, token, logprobs.get(sample))
-            self._metrics.token(request, now)
+        said: list[Emit | Finish | Refuse] = []
+        for command in commands:
+            match command:
+                case RunStep(plan=plan):
+                    self._ranks.perform(plan)
+                case PlaceExperts():
+                    self._ranks.place(command)
+                    self._observer.placed(command)
+                case _:
+                    said.append(command)
+        if said:
+            self._observer.said(said)
+            self._say(
+                Said(
+                    commands=tuple(said),
+                    logprobs=tuple(logprobs),
+                    num_waiting=self.engine.num_waiting,
+                )
+            )

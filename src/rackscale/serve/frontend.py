@@ -91,12 +91,12 @@ class Frontend:
             register_model,
         )
 
-        (group,) = deployment.groups
+        groups = deployment.groups
         config = ModelRuntimeConfig()
         config.context_length = deployment.max_model_len
-        config.total_kv_blocks = group.num_blocks
-        config.max_num_seqs = group.max_running
-        config.max_num_batched_tokens = group.max_batched_tokens
+        config.total_kv_blocks = sum(group.num_blocks * group.num_seats for group in groups)
+        config.max_num_seqs = sum(group.max_running * group.num_seats for group in groups)
+        config.max_num_batched_tokens = max(group.max_batched_tokens for group in groups)
         config.tool_call_parser = options.tool_call_parser
         config.reasoning_parser = options.reasoning_parser
         await register_model(

@@ -18,6 +18,8 @@ from msgspec import ValidationError, convert
 from rackscale.core import RackscaleError, SpecError
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
+from rackscale.serve.rack_page import add_rack_routes
+from rackscale.serve.rack_state import RackState
 from rackscale.serve.translate import Extras
 
 RESPONSES = "/v1/responses"
@@ -78,6 +80,7 @@ class Gateway:
         self._metrics: Metrics | None = None
         self._is_full: Callable[[], bool] = lambda: False
         self._vocab_size = 0
+        self._rack: Callable[[], RackState | None] = lambda: None
         self._num_active = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,6 +90,7 @@ class Gateway:
         app.router.add_get("/ready", self._health)
         app.router.add_get("/live", self._live)
         app.router.add_get("/metrics", self._scrape)
+        add_rack_routes(app, lambda: self._rack())
         app.router.add_route("*", "/{path:.*}", self._pass)
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=END_LIMIT_S
@@ -134,8 +138,15 @@ class Gateway:
         except ClientConnectionError:
             return False
 
-    def open(self, metrics: Metrics, is_full: Callable[[], bool], vocab_size: int) -> None:
+    def open(
+        self,
+        metrics: Metrics,
+        is_full: Callable[[], bool],
+        vocab_size: int,
+        rack: Callable[[], RackState | None],
+    ) -> None:
         """The model answers from here on."""
+        self._rack = rack
         self._metrics, self._is_full, self._vocab_size = metrics, is_full, vocab_size
         self._ready = True
 

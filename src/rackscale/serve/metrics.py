@@ -1,6 +1,6 @@
 """The engine's metrics, in Prometheus' format.
 
-Gauges are read from the engine when they are scraped; counters and histograms are kept here.
+Gauges are those of the engine's last snapshot; counters and histograms are kept here.
 """
 
 from collections.abc import Iterable
@@ -10,18 +10,22 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rackscale.core import Finish, Refuse, RequestId, Seconds
-from rackscale.engine import Engine
+from rackscale.engine import EngineStats
 
 TTFT_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 TPOT_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1)
 
 
 class _EngineGauges(Collector):
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    """Of the engine's last snapshot."""
+
+    def __init__(self) -> None:
+        self.stats = EngineStats(groups=())
+        self.num_engine_restarts = 0
+        self.num_group_restarts = 0
 
     def collect(self) -> Iterable[Metric]:
-        stats = self._engine.stats().groups
+        stats = self.stats.groups
         for name, what, value in (
             ("requests_waiting", "Accepted requests without a row.", sum(g.num_waiting for g in stats)),
             ("requests_running", "Requests with a row.", sum(g.num_running for g in stats)),
@@ -38,16 +42,19 @@ class _EngineGauges(Collector):
                 "Tokens found in the prefix cache.",
                 sum(g.num_hit_tokens for g in stats),
             ),
+            ("engine_restarts_total", "Engines that were replaced.", self.num_engine_restarts),
+            ("group_restarts_total", "Groups that were started again.", self.num_group_restarts),
         ):
             yield GaugeMetricFamily(f"rackscale_{name}", what, value=value)
 
 
 class Metrics:
-    """One engine's. Times are the driver's."""
+    """Of a server, over all its engines' lives."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_EngineGauges(engine))
+        self._gauges = _EngineGauges()
+        self.registry.register(self._gauges)
         self._ttft = self._histogram("ttft_seconds", "Arrival to first token.", TTFT_BUCKETS_S)
         self._tpot = self._histogram(
             "tpot_seconds", "Mean time per output token after the first.", TPOT_BUCKETS_S
@@ -65,6 +72,15 @@ class Metrics:
 
     def _counter(self, name: str, what: str) -> Counter:
         return Counter(f"rackscale_{name}", what, registry=self.registry)
+
+    def snapshot(self, stats: EngineStats, num_group_restarts: int) -> None:
+        """How it looks at the engine."""
+        self._gauges.stats = stats
+        self._gauges.num_group_restarts = num_group_restarts
+
+    def engine_restarted(self) -> None:
+        """Another engine took over."""
+        self._gauges.num_engine_restarts += 1
 
     def arrived(self, request: RequestId, now: Seconds) -> None:
         """A request was handed to the engine."""
@@ -85,6 +101,12 @@ class Metrics:
         self._arrived.pop(finish.request, None)
         if first is not None and finish.num_output > 1:
             self._tpot.observe((now - first) / (finish.num_output - 1))
+
+    def cancelled(self, request: RequestId) -> None:
+        """A client went while no engine was there to say so."""
+        self._ended.labels("cancelled").inc()
+        self._first.pop(request, None)
+        self._arrived.pop(request, None)
 
     def refused(self, refuse: Refuse) -> None:
         """A request was not taken."""

@@ -8,22 +8,24 @@ import signal
 import socket
 import time
 from contextlib import AsyncExitStack, suppress
-from typing import Any, BinaryIO
+from typing import Any
 
 from rackscale.checkpoint import Metadata, open_metadata
 from rackscale.core import SpecError
 from rackscale.engine import build
-from rackscale.runtime.messages import RankConfig
+from rackscale.runtime.messages import Load
+from rackscale.runtime.rank_host import TOKEN_VARIABLE
 from rackscale.runtime.sampling import GuideChecker
 from rackscale.serve.console import only_the_log
-from rackscale.serve.driver import Driver
+from rackscale.serve.desk import Desk
+from rackscale.serve.engine_messages import Configure
 from rackscale.serve.frontend import Frontend, check_parsers, configure
 from rackscale.serve.gateway import Gateway
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
-from rackscale.serve.rank_link import RankLink
+from rackscale.serve.supervisor import Supervisor
 from rackscale.serve.worker import Worker
-from rackscale.specs import DeploymentSpec, one_rank
+from rackscale.specs import DeploymentSpec, GroupSpec, lay_out, layout_of, read_deployment
 
 BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
 EXIT_INTERRUPTED = 130
@@ -34,10 +36,10 @@ _LOG = logging.getLogger("rackscale.serve")
 
 
 async def run(options: ServeOptions, stderr: int | None = None) -> int:
-    """Serve until told to stop, and give the exit code. stderr: the rank's, a descriptor; None: ours.
+    """Serve until told to stop, and give the exit code. stderr: the children's, a descriptor; None: ours.
 
     Raises SpecError on a broken checkpoint, an option that does not fit or an address that is taken;
-    RankLostError where the rank dies.
+    RankLostError where processes die again and again.
     """
     started_s = time.monotonic()
     stop = _stop_on_signals()
@@ -48,46 +50,60 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         configure(options)
         check_parsers(options)
         deployment = _deployment(metadata, options)
-        log = _open_log(options, stack)
+        build(deployment)  # what an engine would refuse is refused before anything starts
+        _check_log(options)
         gateway = Gateway(options, port := _free_port())
         stack.push_async_callback(gateway.close)
         await gateway.start()
-        link = RankLink(stderr)
-        stack.callback(link.close)
         _LOG.info("loading %s (%.1f MiB)", options.model, metadata.num_bytes / 2**20)
-        engine = build(deployment)
-        metrics = Metrics(engine)
-        driver = Driver(engine, link, metrics, log)
-        worker = Worker(driver, metadata, _guides(metadata, stack), options.stream_interval_s)
+        metrics = Metrics()
+        desk = Desk(metrics)
+        token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex()
+        supervisor = Supervisor(
+            _configure(options, deployment), token, desk, metrics, has_host=not options.hosts, stderr=stderr
+        )
+        stack.callback(supervisor.close)
+        running = asyncio.ensure_future(supervisor.run())
+        stack.callback(running.cancel)
+        worker = Worker(
+            desk, metadata, deployment.max_model_len, _guides(metadata, stack), options.stream_interval_s
+        )
         frontend = Frontend()
         stack.push_async_callback(frontend.close)
-        starting = asyncio.gather(
-            link.ready(_rank_config(options, deployment)), frontend.start(port, worker.generate)
-        )
-        if not await _done_before(starting, stopping):
-            return 0
-        running = asyncio.ensure_future(driver.run())
-        stack.callback(running.cancel)
+        starting = asyncio.gather(supervisor.started, frontend.start(port, worker.generate))
+        if not await _done_before(starting, stopping, running):
+            return running.result() or 0 if running.done() else 0
         await frontend.register(options, deployment)
         if not await _done_before(asyncio.ensure_future(gateway.answers()), stopping, running):
-            return running.result() if running.done() else 0
-        gateway.open(metrics, lambda: engine.num_waiting >= deployment.max_waiting, metadata.spec.vocab_size)
-        ready, _ = starting.result()
+            return running.result() or 0 if running.done() else 0
+        gateway.open(
+            metrics,
+            lambda: desk.num_waiting >= deployment.max_waiting,
+            metadata.spec.vocab_size,
+            lambda: supervisor.rack,
+        )
+        started, _ = starting.result()
         _LOG.info(
-            "ready in %.1f s: %s on %s://%s:%d/v1 (%s kernels, %d threads, %d KV blocks)",
+            "ready in %.1f s: %s on %s://%s:%d/v1, %s (%s kernels, %d threads a rank, %d KV blocks); see /rack",
             time.monotonic() - started_s,
             options.name,
             "https" if options.tls_cert else "http",
             options.host,
             options.port,
-            ready.kernels,
-            ready.num_threads,
-            deployment.groups[0].num_blocks,
+            " + ".join(_in_words(group) for group in deployment.groups),
+            started.kernels,
+            started.num_threads,
+            sum(group.num_blocks * group.num_seats for group in deployment.groups),
         )
         waited: set[asyncio.Future[Any]] = {running, stopping}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        await _drain(options, driver, gateway, running)
+        await _drain(options, desk, gateway, running)
         return 0
+
+
+def _in_words(group: GroupSpec) -> str:
+    """Such as "2 decode ranks"."""
+    return f"{group.num_ranks} {group.role.value} rank{'s' if group.num_ranks > 1 else ''}"
 
 
 async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) -> bool:
@@ -103,16 +119,16 @@ async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) 
 
 
 async def _drain(
-    options: ServeOptions, driver: Driver, gateway: Gateway, running: asyncio.Future[Any]
+    options: ServeOptions, desk: Desk, gateway: Gateway, running: asyncio.Future[Any]
 ) -> None:
-    """Let requests finish, and tell those that cannot. Raises RankLostError where the rank died."""
+    """Let requests finish, and tell those that cannot. Raises what ended the supervisor."""
     gateway.shut()
     drained: asyncio.Future[Any] = asyncio.ensure_future(gateway.drained())
     if not running.done():
         _LOG.info("draining: running requests have %g s to finish", options.drain_s)
         await asyncio.wait({running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED)
     if not drained.done():
-        driver.end_all("the rank died; try again" if running.done() else "the server is shutting down")
+        desk.end_all("the engine is gone; try again" if running.done() else "the server is shutting down")
         await asyncio.wait({drained}, timeout=TELL_LIMIT_S)
     drained.cancel()
     if running.done():
@@ -120,10 +136,19 @@ async def _drain(
 
 
 def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:
-    return one_rank(
+    bytes_per_element = BYTES_OF[options.activations]
+    if options.deployment is not None:
+        return layout_of(
+            read_deployment(options.deployment),
+            metadata.spec,
+            name=options.name,
+            bytes_per_element=bytes_per_element,
+        )
+    return lay_out(
         metadata.spec,
         name=options.name,
-        bytes_per_element=BYTES_OF[options.activations],
+        layout=options.layout,
+        bytes_per_element=bytes_per_element,
         max_model_len=options.max_model_len,
         kv_gib=options.kv_gib,
         block_size=options.block_size,
@@ -133,17 +158,24 @@ def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:
     )
 
 
-def _rank_config(options: ServeOptions, deployment: DeploymentSpec) -> RankConfig:
-    (group,) = deployment.groups
-    return RankConfig(
-        path=str(options.model),
-        num_blocks=group.num_blocks,
-        block_size=deployment.block_size,
-        max_running=group.max_running,
-        max_model_len=deployment.max_model_len,
-        activations=options.activations,
-        kernels=options.kernels,
-        tokenizer=True,
+def _configure(options: ServeOptions, deployment: DeploymentSpec) -> Configure:
+    own = f"@rackscale-{secrets.token_hex(8)}"
+    return Configure(
+        load=Load(
+            path=None if options.hosts else str(options.model),
+            deployment=deployment,
+            ranks=(),
+            activations=options.activations,
+            kernels=options.kernels,
+            tokenizer=True,
+            wire=options.wire,
+            router_skew=options.router_skew,
+            hang_limit_s=options.hang_limit_s,
+        ),
+        addresses=(own,) if options.listen is None else (own, options.listen),
+        num_hosts=options.hosts or 1,
+        log=None if options.log is None else str(options.log),
+        start_limit_s=options.start_limit_s,
     )
 
 
@@ -155,11 +187,11 @@ def _guides(metadata: Metadata, stack: AsyncExitStack) -> GuideChecker | None:
     return guides
 
 
-def _open_log(options: ServeOptions, stack: AsyncExitStack) -> BinaryIO | None:
+def _check_log(options: ServeOptions) -> None:
     if options.log is None:
-        return None
+        return
     try:
-        return stack.enter_context(options.log.open("wb"))
+        options.log.open("wb").close()
     except OSError as error:
         raise SpecError(
             f"{options.log} cannot be written ({error.strerror})", hint="give another --log"

@@ -9,7 +9,7 @@ from rackscale.checkpoint import Metadata
 from rackscale.core import Finish, RackscaleError, RefuseReason, Request
 from rackscale.runtime.answer import TokenLogprobs
 from rackscale.runtime.sampling import GuideChecker
-from rackscale.serve.driver import Driver
+from rackscale.serve.desk import Desk
 from rackscale.serve.stream import Lost, Part, Refused, Stream
 from rackscale.serve.translate import translate
 
@@ -29,12 +29,17 @@ class Context(Protocol):
 
 
 class Worker:
-    """Serves requests on one driver. stream_interval_s: see `ServeOptions`."""
+    """Serves requests at one desk. stream_interval_s: see `ServeOptions`."""
 
     def __init__(
-        self, driver: Driver, metadata: Metadata, guides: GuideChecker | None, stream_interval_s: float
+        self,
+        desk: Desk,
+        metadata: Metadata,
+        max_model_len: int,
+        guides: GuideChecker | None,
+        stream_interval_s: float,
     ) -> None:
-        self._driver, self._metadata, self._guides = driver, metadata, guides
+        self._desk, self._metadata, self._max_model_len, self._guides = desk, metadata, max_model_len, guides
         self._interval_s = stream_interval_s
 
     async def generate(self, body: Mapping[str, Any], context: Context) -> AsyncIterator[dict[str, Any]]:
@@ -51,7 +56,7 @@ class Worker:
         stream = Stream(len(requests), self._interval_s, asyncio.get_running_loop().time)
         gone = asyncio.ensure_future(self._cancel_when_gone(requests, context))
         try:
-            self._driver.submit(requests, stream)
+            self._desk.submit(requests, stream)
             async for part in stream.parts():
                 yield _chunk(part)
         except Refused as refused:
@@ -66,7 +71,7 @@ class Worker:
             raise
         finally:
             gone.cancel()
-            self._driver.cancel(requests)
+            self._desk.cancel(requests)
 
     async def _requests(self, body: Mapping[str, Any], context: Context) -> tuple[Request, ...]:
         requests = translate(
@@ -74,7 +79,7 @@ class Worker:
             context.id(),
             defaults=self._metadata.generation,
             vocab_size=self._metadata.spec.vocab_size,
-            max_model_len=self._driver.engine.deployment.max_model_len,
+            max_model_len=self._max_model_len,
         )
         guide = requests[0].sampling.guide
         if guide is not None and self._guides is not None:
@@ -83,7 +88,7 @@ class Worker:
 
     async def _cancel_when_gone(self, requests: tuple[Request, ...], context: Context) -> None:
         await context.async_killed_or_stopped()
-        self._driver.cancel(requests)
+        self._desk.cancel(requests)
 
 
 def _chunk(part: Part) -> dict[str, Any]:

@@ -27,9 +27,11 @@ from rackscale.specs.model import (
     Scoring,
     YarnScaling,
 )
-from rackscale.specs.sizing import one_rank
+from rackscale.specs.sizing import ONE_RANK, PoolLayout, lay_out, pools_of
+from rackscale.specs.sizing import lay_out as one_rank
 
 __all__ = [
+    "ONE_RANK",
     "Activation",
     "AttentionSpec",
     "DeploymentFile",
@@ -52,7 +54,10 @@ __all__ = [
     "YarnScaling",
     "format_deployment",
     "layout_of",
+    "lay_out",
     "one_rank",
+    "pools_of",
+    "PoolLayout",
     "parse_deployment",
     "read_deployment",
     "write_deployment",

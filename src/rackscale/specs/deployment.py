@@ -16,15 +16,24 @@ class Role(StrEnum):
 class GroupSpec:
     """A group, and what each of its ranks holds.
 
-    num_ranks: the width of expert parallelism. num_blocks: KV blocks of each rank. max_running: rows
-    of each rank. max_batched_tokens: the token budget of each rank's step.
+    num_ranks: the width of expert parallelism. tp: so many ranks next to each other share one attention:
+    they have the same rows, and the heads between them. num_blocks: KV blocks of each attention.
+    max_running: rows of each. max_batched_tokens: the token budget of each one's step. redundant_experts:
+    slots beyond one for each expert, in all ranks together.
     """
 
     role: Role = Role.MIXED
     num_ranks: int = 1
+    tp: int = 1
+    redundant_experts: int = 0
     num_blocks: int
     max_running: int
     max_batched_tokens: int
+
+    @property
+    def num_seats(self) -> int:
+        """Ranks that have rows of their own."""
+        return self.num_ranks // self.tp
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,6 +42,7 @@ class DeploymentSpec:
 
     max_model_len: prompt and output together, tokens. max_waiting: requests that may queue; more
     are refused. max_in_flight: steps that a group may have been given and not yet answered.
+    num_moe_layers, num_experts: of the model, 0 where it has none.
     """
 
     model: str
@@ -41,3 +51,5 @@ class DeploymentSpec:
     max_model_len: int
     max_waiting: int = 1024
     max_in_flight: int = 2
+    num_moe_layers: int = 0
+    num_experts: int = 0

@@ -1,7 +1,9 @@
-"""From a model and the few sizes that a user gives to a `DeploymentSpec` of one rank."""
+"""From a model, a layout and the few sizes that a user gives to a `DeploymentSpec`."""
+
+from dataclasses import dataclass
 
 from rackscale.core import SpecError
-from rackscale.specs.deployment import DeploymentSpec, GroupSpec
+from rackscale.specs.deployment import DeploymentSpec, GroupSpec, Role
 from rackscale.specs.model import ModelSpec
 
 BYTES_PER_GIB = 1 << 30
@@ -11,10 +13,44 @@ DEFAULT_MAX_BATCHED_TOKENS = 512
 DEFAULT_BLOCK_SIZE = 16
 
 
-def one_rank(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoolLayout:
+    """One group: its role, its ranks, and the redundant experts among them. tp: see `GroupSpec`."""
+
+    role: Role = Role.MIXED
+    num_ranks: int = 1
+    tp: int = 1
+    redundant_experts: int = 0
+
+
+ONE_RANK = (PoolLayout(),)
+
+
+def pools_of(*, mixed: int | None, prefill: int | None, decode: int | None) -> tuple[PoolLayout, ...]:
+    """The layout that a command line asks for; one mixed rank where it asks for none.
+
+    Raises SpecError where the options contradict each other.
+    """
+    if mixed is not None and (prefill is not None or decode is not None):
+        raise SpecError("--mixed with --prefill or --decode", hint="give one or the other")
+    if (prefill is None) != (decode is None):
+        raise SpecError("--prefill and --decode", hint="give both: each pool needs the other")
+    for option, value in (("--mixed", mixed), ("--prefill", prefill), ("--decode", decode)):
+        if value is not None and value < 1:
+            raise SpecError(f"{option} is {value}", hint="give at least 1")
+    if prefill is not None and decode is not None:
+        return (
+            PoolLayout(role=Role.PREFILL, num_ranks=prefill),
+            PoolLayout(role=Role.DECODE, num_ranks=decode),
+        )
+    return (PoolLayout(num_ranks=mixed or 1),)
+
+
+def lay_out(
     model: ModelSpec,
     *,
     name: str,
+    layout: tuple[PoolLayout, ...] = ONE_RANK,
     bytes_per_element: int = 4,
     max_model_len: int | None = None,
     kv_gib: float | None = None,
@@ -23,11 +59,12 @@ def one_rank(
     max_running: int = DEFAULT_MAX_RUNNING,
     max_waiting: int = 1024,
 ) -> DeploymentSpec:
-    """One mixed group of one rank.
+    """A deployment whose ranks are alike.
 
-    bytes_per_element: of the KV cache. max_model_len None: the model's own limit. kv_gib None: what
-    `max_running` sequences of full length need, at most `DEFAULT_KV_GIB`.
-    Raises SpecError where a size is out of range, or where the cache does not hold one sequence of
+    bytes_per_element: of the KV cache. max_model_len None: the model's own limit. kv_gib: of all ranks
+    together; None: what `max_running` sequences of full length need on each, at most `DEFAULT_KV_GIB`.
+    Redundant experts fill up the slots where experts do not divide by ranks.
+    Raises SpecError where a size is out of range, or where a rank's cache does not hold one sequence of
     max_model_len.
     """
     for option, value in (
@@ -44,23 +81,44 @@ def one_rank(
             hint=f"give at most {model.max_positions}",
         )
     length = model.max_positions if max_model_len is None else max_model_len
+    num_seats = sum(pool.num_ranks // pool.tp for pool in layout)
     blocks_per_sequence = -(-length // block_size)
     bytes_per_block = model.kv_elements_per_token * bytes_per_element * block_size
     limit_gib = DEFAULT_KV_GIB if kv_gib is None else kv_gib
-    num_blocks = int(limit_gib * BYTES_PER_GIB // bytes_per_block)
+    num_blocks = int(limit_gib * BYTES_PER_GIB // (bytes_per_block * num_seats))
     if kv_gib is None:
         num_blocks = min(num_blocks, max_running * blocks_per_sequence)
     if num_blocks < blocks_per_sequence:
-        needed_gib = blocks_per_sequence * bytes_per_block / BYTES_PER_GIB
+        needed_gib = blocks_per_sequence * bytes_per_block * num_seats / BYTES_PER_GIB
+        ranks = f" on each of {num_seats} ranks" if num_seats > 1 else ""
         raise SpecError(
-            f"{limit_gib:g} GiB of KV cache does not hold one sequence of {length} tokens",
+            f"{limit_gib:g} GiB of KV cache does not hold one sequence of {length} tokens{ranks}",
             hint=f"give --kv-gib {needed_gib:.2g} or more, or a smaller --max-model-len",
         )
-    group = GroupSpec(num_blocks=num_blocks, max_running=max_running, max_batched_tokens=max_batched_tokens)
+    num_experts = 0 if model.moe is None else model.moe.router.num_experts
     return DeploymentSpec(
         model=name,
-        groups=(group,),
+        groups=tuple(
+            GroupSpec(
+                role=pool.role,
+                num_ranks=pool.num_ranks,
+                tp=pool.tp,
+                redundant_experts=_filled_up(num_experts + pool.redundant_experts, pool.num_ranks)
+                - num_experts,
+                num_blocks=num_blocks,
+                max_running=max_running,
+                max_batched_tokens=max_batched_tokens,
+            )
+            for pool in layout
+        ),
         block_size=block_size,
         max_model_len=length,
         max_waiting=max_waiting,
+        num_moe_layers=sum(layer.moe for layer in model.layers),
+        num_experts=num_experts,
     )
+
+
+def _filled_up(slots: int, num_ranks: int) -> int:
+    """The next multiple of the number of ranks; none where there are no experts."""
+    return -(-slots // num_ranks) * num_ranks

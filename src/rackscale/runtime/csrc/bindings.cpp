@@ -76,10 +76,11 @@ void bind_layers(nb::module_& m) {
   nb::class_<Mlp>(m, "Mlp").def(
       "__init__", [](Mlp* self, const Matrix& gate_up, const Matrix& down) { new (self) Mlp{gate_up, down}; });
   nb::class_<Moe>(m, "Moe").def("__init__",
-                                [](Moe* self, const Matrix& router, Address correction, const rackscale::Router& routing,
+                                [](Moe* self, rackscale::AllToAll* ranks, int64_t number, const Matrix& router, Address correction, const rackscale::Router& routing,
                                    const rackscale::Experts& experts, const Mlp& shared) {
-                                  new (self) Moe{router, at<float>(correction), routing, experts, shared};
-                                });
+                                  new (self) Moe{ranks, number, router, at<float>(correction), routing, experts, shared};
+                                },
+                                nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
 }
 
 template <typename Attention, typename Ffn>
@@ -123,7 +124,9 @@ void bind_operations(nb::module_& m) {
       "experts",
       [](Address hidden, Address weights, Address expert_ids, int64_t num_tokens, int64_t per_token,
          const rackscale::Experts& e, Address out, int num_threads) {
-        rackscale::experts(at<float>(hidden), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token, e,
+        std::vector<const float*> rows(num_tokens);
+        for (int64_t i = 0; i < num_tokens; ++i) rows[i] = at<float>(hidden) + i * e.hidden;
+        rackscale::experts({rows.data(), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token}, e,
                            at<float>(out), num_threads);
       },
       Release());
@@ -176,9 +179,12 @@ void bind_operations(nb::module_& m) {
 
 }  // namespace
 
+void bind_ranks(nb::module_& m);
+
 NB_MODULE(_native, m) {
   m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
   bind_weights(m);
+  bind_ranks(m);
   bind_layers(m);
   bind_model(m);
   bind_operations(m);

@@ -11,6 +11,7 @@ namespace rackscale {
 namespace {
 
 struct Pair {
+  const float* row;
   int32_t token;
   float weight;
 };
@@ -28,13 +29,13 @@ RACKSCALE_INLINE void activate(float* inner, int64_t num_rows, const Experts& e)
 
 // Up to kRows tokens of one expert. next: the expert after it.
 template <typename W, int64_t R>
-RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t expert, int64_t next, const Experts& e,
+RACKSCALE_INLINE void some(const Pair* pairs, int64_t expert, int64_t next, const Experts& e,
                            float* scratch, float* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
   Rows<R> first, second;
   for (int64_t r = 0; r < R; ++r) {
-    first.in[r] = hidden + pairs[r].token * e.hidden;
+    first.in[r] = pairs[r].row;
     second.in[r] = first.out[r] = scratch + r * (2 * e.width + e.hidden);
     second.out[r] = first.out[r] + 2 * e.width;
   }
@@ -50,7 +51,7 @@ RACKSCALE_INLINE void some(const float* hidden, const Pair* pairs, int64_t exper
 
 // The same for many tokens: gathered, so that the products can keep a widened part of the weight.
 template <typename W>
-RACKSCALE_INLINE void many(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
+RACKSCALE_INLINE void many(const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
                            float* scratch, float* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
@@ -58,7 +59,7 @@ RACKSCALE_INLINE void many(const float* hidden, const Pair* pairs, int64_t count
   const float* down_bias = e.down_bias ? e.down_bias + expert * e.hidden : nullptr;
   float* const inner = scratch + count * e.hidden;
   for (int64_t i = 0; i < count; ++i)
-    std::copy_n(hidden + pairs[i].token * e.hidden, e.hidden, scratch + i * e.hidden);
+    std::copy_n(pairs[i].row, e.hidden, scratch + i * e.hidden);
   product(scratch, e.hidden, count, e.hidden, gate_up, 2 * e.width, gate_up_bias, false, inner, 2 * e.width, 0,
           2 * e.width);
   activate(inner, count, e);
@@ -68,33 +69,33 @@ RACKSCALE_INLINE void many(const float* hidden, const Pair* pairs, int64_t count
 }
 
 template <typename W>
-RACKSCALE_INLINE void expert_tokens(const float* hidden, const Pair* pairs, int64_t count, int64_t expert,
+RACKSCALE_INLINE void expert_tokens(const Pair* pairs, int64_t count, int64_t expert,
                                     int64_t next, const Experts& e, float* scratch, float* out) {
   if (count >= kPackedRows<W>) {
-    many<W>(hidden, pairs, count, expert, e, scratch, out);
+    many<W>(pairs, count, expert, e, scratch, out);
     return;
   }
-  for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(hidden, pairs, expert, next, e, scratch, out);
+  for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(pairs, expert, next, e, scratch, out);
   switch (count) {
     case 3:
-      some<W, 3>(hidden, pairs, expert, next, e, scratch, out);
+      some<W, 3>(pairs, expert, next, e, scratch, out);
       break;
     case 2:
-      some<W, 2>(hidden, pairs, expert, next, e, scratch, out);
+      some<W, 2>(pairs, expert, next, e, scratch, out);
       break;
     case 1:
-      some<W, 1>(hidden, pairs, expert, next, e, scratch, out);
+      some<W, 1>(pairs, expert, next, e, scratch, out);
       break;
   }
 }
 
-RACKSCALE_CLONES void run_fp32(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, int64_t next,
+RACKSCALE_CLONES void run_fp32(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
                                const Experts& e, float* scratch, float* out) {
-  expert_tokens<float>(hidden, pairs, count, expert, next, e, scratch, out);
+  expert_tokens<float>(pairs, count, expert, next, e, scratch, out);
 }
-RACKSCALE_CLONES void run_bf16(const float* hidden, const Pair* pairs, int64_t count, int64_t expert, int64_t next,
+RACKSCALE_CLONES void run_bf16(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
                                const Experts& e, float* scratch, float* out) {
-  expert_tokens<bf16>(hidden, pairs, count, expert, next, e, scratch, out);
+  expert_tokens<bf16>(pairs, count, expert, next, e, scratch, out);
 }
 RACKSCALE_CLONES void add(float* to, const float* from, int64_t size) { add_scaled(to, from, 1.0f, size); }
 
@@ -107,18 +108,21 @@ int64_t largest_gap(const std::vector<int64_t>& starts) {
 
 }  // namespace
 
-void experts(const float* hidden, const float* weights, const int32_t* expert_ids, int64_t num_tokens,
-             int64_t per_token, const Experts& e, float* out, int num_threads) {
-  const int64_t num_pairs = num_tokens * per_token;
+void experts(const Routed& routed, const Experts& e, float* out, int num_threads) {
+  const int64_t num_pairs = routed.num_tokens * routed.per_token;
   std::vector<int64_t> starts(e.num_experts + 1, 0);
-  for (int64_t i = 0; i < num_pairs; ++i) ++starts[expert_ids[i] + 1];
+  for (int64_t i = 0; i < num_pairs; ++i)
+    if (routed.expert_ids[i] >= 0) ++starts[routed.expert_ids[i] + 1];
   for (int64_t n = 0; n < e.num_experts; ++n) starts[n + 1] += starts[n];
-  std::vector<Pair> pairs(num_pairs);
+  std::vector<Pair> pairs(starts[e.num_experts]);
   std::vector<int64_t> next(starts.begin(), starts.end() - 1);
   for (int64_t i = 0; i < num_pairs; ++i)
-    pairs[next[expert_ids[i]]++] = {static_cast<int32_t>(i / per_token), weights[i]};
+    if (routed.expert_ids[i] >= 0) {
+      const int64_t token = i / routed.per_token;
+      pairs[next[routed.expert_ids[i]]++] = {routed.rows[token], static_cast<int32_t>(token), routed.gates[i]};
+    }
 
-  const int64_t size = num_tokens * e.hidden;
+  const int64_t size = routed.num_tokens * e.hidden;
   const int64_t most = largest_gap(starts);
   const int64_t scratch_size = std::max(kRows, most) * (2 * e.width + e.hidden);
   std::fill(out, out + size, 0.0f);
@@ -135,7 +139,7 @@ void experts(const float* hidden, const float* weights, const int32_t* expert_id
     };
     for (int64_t n = used_from(thread), next; n < e.num_experts; n = next) {
       next = used_from(n + num_threads);
-      (e.is_bf16 ? run_bf16 : run_fp32)(hidden, pairs.data() + starts[n], starts[n + 1] - starts[n], n,
+      (e.is_bf16 ? run_bf16 : run_fp32)(pairs.data() + starts[n], starts[n + 1] - starts[n], n,
                                         std::min(next, e.num_experts - 1), e, scratch.data(), to);
     }
   }

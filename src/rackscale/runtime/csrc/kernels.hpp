@@ -25,9 +25,16 @@ struct Experts {
   float alpha, limit;
 };
 
-// out [T, hidden] = the weighted sum of each token's experts. expert_ids int32 [T, K].
-void experts(const float* hidden, const float* weights, const int32_t* expert_ids, int64_t num_tokens,
-             int64_t per_token, const Experts& experts, float* out, int num_threads);
+// Tokens on their way through experts. rows [T], of `hidden` floats each; expert_ids int32 [T, K], -1: none.
+struct Routed {
+  const float* const* rows;
+  const float* gates;  // [T, K]
+  const int32_t* expert_ids;
+  int64_t num_tokens, per_token;
+};
+
+// out [T, hidden] = the gated sum of each token's experts.
+void experts(const Routed& routed, const Experts& experts, float* out, int num_threads);
 
 struct Paged {
   const int32_t* rows;     // [D]

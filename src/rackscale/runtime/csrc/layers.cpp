@@ -142,17 +142,38 @@ void feed_forward(const Context& c, const Mlp& m, const float* normed, float* x)
   linear(c, inner.get(), 2 * width, m.down, true, x);
 }
 
+// Experts on other ranks: the shared one is computed while tokens are on their way.
+void experts_on_ranks(const Context& c, const Moe& m, const float* normed, const float* gates, const int32_t* chosen,
+                      float* x, float* routed) {
+  AllToAll& ranks = *m.ranks;
+  ranks.dispatch(m.number, normed, chosen, gates, c.num_rows);
+  if (m.shared.gate_up.weight) feed_forward(c, m.shared, normed, x);
+  const Received& received = ranks.receive();
+  const Buffer sums = buffer(received.count() * c.hidden);
+  experts({received.rows.data(), received.gates.data(), received.expert_ids.data(), received.count(), m.routing.top_k},
+          m.experts, sums.get(), c.step.num_threads);
+  ranks.combine(sums.get());
+  ranks.collect(routed);
+}
+
+void experts_here(const Context& c, const Moe& m, const float* normed, const float* gates, const int32_t* chosen,
+                  float* x, float* routed) {
+  std::vector<const float*> rows(c.num_rows);
+  for (int64_t i = 0; i < c.num_rows; ++i) rows[i] = normed + i * c.hidden;
+  experts({rows.data(), gates, chosen, c.num_rows, m.routing.top_k}, m.experts, routed, c.step.num_threads);
+  if (m.shared.gate_up.weight) feed_forward(c, m.shared, normed, x);
+}
+
 // loads [E]: rises by the tokens that each expert gets.
 void feed_forward(const Context& c, const Moe& m, const float* normed, float* x, int32_t* loads) {
   const Buffer logits = buffer(c.num_rows * m.routing.num_experts);
-  const Buffer weights = buffer(c.num_rows * m.routing.top_k);
+  const Buffer gates = buffer(c.num_rows * m.routing.top_k);
   const Buffer routed = buffer(c.num_rows * c.hidden);
   std::vector<int32_t> chosen(c.num_rows * m.routing.top_k);
   linear(c, normed, c.hidden, m.router, false, logits.get());
-  route(logits.get(), m.correction, c.num_rows, m.routing, weights.get(), chosen.data());
+  route(logits.get(), m.correction, c.num_rows, m.routing, gates.get(), chosen.data());
   for (const int32_t expert : chosen) ++loads[expert];
-  experts(normed, weights.get(), chosen.data(), c.num_rows, m.routing.top_k, m.experts, routed.get(), c.step.num_threads);
-  if (m.shared.gate_up.weight) feed_forward(c, m.shared, normed, routed.get());
+  (m.ranks ? experts_on_ranks : experts_here)(c, m, normed, gates.get(), chosen.data(), x, routed.get());
   for (int64_t i = 0; i < c.num_rows * c.hidden; ++i) x[i] += routed[i];
 }
 

@@ -6,6 +6,7 @@
 #include <variant>
 #include <vector>
 
+#include "all_to_all.hpp"
 #include "kernels.hpp"
 
 namespace rackscale {
@@ -43,6 +44,8 @@ struct Mlp {
 };
 
 struct Moe {
+  AllToAll* ranks;  // that share the experts; null: they are all here
+  int64_t number;   // among the layers with experts
   Matrix router;
   const float* correction;  // [E] or null
   Router routing;

@@ -91,10 +91,12 @@ class Descriptors:
         """Of a dense feed-forward part."""
         return _native.Mlp(self.matrix(weights.gate_up), self.matrix(weights.down))
 
-    def moe(self, weights: MoeWeights) -> _native.Moe:
-        """Of a feed-forward part with experts."""
+    def moe(self, weights: MoeWeights, ranks: _native.AllToAll | None, number: int) -> _native.Moe:
+        """Of a feed-forward part with experts. ranks: that share them. number: among such layers."""
         shared = weights.shared
         return _native.Moe(
+            ranks,
+            number,
             self.matrix(weights.router),
             address(weights.correction_E),
             self.router(weights.spec.router),

@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Decodes
+from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.rope import Rope
@@ -33,8 +34,9 @@ class Kernels(Protocol):
     name: str
     keeps_bf16: bool
 
-    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:
-        """The model as one call, or None where these kernels have none for it."""
+    def decoder(self, weights: ModelWeights, rope: Rope, ranks: AllToAll | None) -> Decoder | None:
+        """The model as one call, or None where these kernels have none for it. ranks: that share the
+        experts."""
         ...
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:

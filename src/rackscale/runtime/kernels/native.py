@@ -8,6 +8,8 @@ from torch import Tensor
 
 from rackscale.runtime import _native
 from rackscale.runtime.batch import Decodes
+from rackscale.runtime.comm.all_to_all import AllToAll
+from rackscale.runtime.comm.shared_memory import SharedAllToAll
 from rackscale.runtime.kernels.descriptors import Descriptors, address
 from rackscale.runtime.kernels.interface import Decoder
 from rackscale.runtime.kernels.native_decoder import NativeDecoder
@@ -30,9 +32,11 @@ class Native(Reference):
     def __init__(self) -> None:
         self._descriptors = Descriptors()
 
-    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:
-        """In fp32 on the CPU."""
-        return NativeDecoder(weights, rope, self._descriptors) if _takes(weights.final_norm) else None
+    def decoder(self, weights: ModelWeights, rope: Rope, ranks: AllToAll | None) -> Decoder | None:
+        """In fp32 on the CPU, with experts here or behind shared memory."""
+        if not _takes(weights.final_norm) or not isinstance(ranks, SharedAllToAll | None):
+            return None
+        return NativeDecoder(weights, rope, ranks, self._descriptors)
 
     def rms_norm(self, x_TH: Tensor, weight_H: Tensor, eps: float) -> Tensor:
         """Rows where they are."""

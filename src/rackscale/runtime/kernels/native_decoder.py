@@ -5,6 +5,7 @@ from torch import Tensor
 
 from rackscale.runtime import _native
 from rackscale.runtime.batch import Batch
+from rackscale.runtime.comm.shared_memory import SharedAllToAll
 from rackscale.runtime.kernels.descriptors import Descriptors
 from rackscale.runtime.kernels.weights import Linear, MlaWeights, ModelWeights, MoeWeights
 from rackscale.runtime.kv_cache import KvCache
@@ -14,8 +15,16 @@ from rackscale.runtime.rope import Rope
 class NativeDecoder:
     """See `Decoder`. Keeps what it points into."""
 
-    def __init__(self, weights: ModelWeights, rope: Rope, descriptors: Descriptors) -> None:
-        self._weights, self._rope = weights, rope
+    def __init__(
+        self,
+        weights: ModelWeights,
+        rope: Rope,
+        ranks: SharedAllToAll | None,
+        descriptors: Descriptors,
+    ) -> None:
+        self._weights, self._rope, self._ranks = weights, rope, ranks
+        native = None if ranks is None else ranks.native
+        num_moes = 0
         self._model = _native.Model(
             hidden=len(weights.final_norm),
             eps=weights.eps,
@@ -27,13 +36,15 @@ class NativeDecoder:
         )
         for layer in weights.layers:
             attention, ffn = layer.attention, layer.ffn
+            moe = descriptors.moe(ffn, native, num_moes) if isinstance(ffn, MoeWeights) else None
+            num_moes += moe is not None
             self._model.add(
                 layer.attention_norm.data_ptr(),
                 descriptors.mla(attention)
                 if isinstance(attention, MlaWeights)
                 else descriptors.gqa(attention),
                 layer.ffn_norm.data_ptr(),
-                descriptors.moe(ffn) if isinstance(ffn, MoeWeights) else descriptors.mlp(ffn),
+                moe or descriptors.mlp(ffn),
             )
         moes = [layer.ffn for layer in weights.layers if isinstance(layer.ffn, MoeWeights)]
         self._loads_shape = (len(moes), moes[0].spec.router.num_experts if moes else 0)

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
+from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.kernels.interface import Decoder
 from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
 from rackscale.runtime.rope import Rope
@@ -18,7 +19,12 @@ class Reference:
     name = "reference"
     keeps_bf16 = False
 
-    def decoder(self, weights: ModelWeights, rope: Rope) -> Decoder | None:  # noqa: ARG002 (others have one)
+    def decoder(
+        self,
+        weights: ModelWeights,  # noqa: ARG002 (others have a decoder)
+        rope: Rope,  # noqa: ARG002
+        ranks: AllToAll | None,  # noqa: ARG002
+    ) -> Decoder | None:
         """None: what a model is made of is the oracle."""
         return None
 
@@ -65,11 +71,13 @@ class Reference:
         self, hidden_TH: Tensor, weights_TK: Tensor, experts_TK: Tensor, experts: ExpertWeights
     ) -> Tensor:
         """Tokens sorted by expert, then one product for each expert that has any."""
-        order = experts_TK.flatten().argsort(stable=True)
+        chosen = experts_TK.flatten()
+        order = chosen.argsort(stable=True)
+        order = order[chosen[order] >= 0]
         tokens = order // experts_TK.shape[1]
         rows = hidden_TH[tokens]
         out = torch.empty_like(rows)
-        counts = torch.bincount(experts_TK.flatten(), minlength=len(experts.down)).tolist()
+        counts = torch.bincount(chosen[order], minlength=len(experts.down)).tolist()
         start = 0
         for expert, count in enumerate(counts):
             if count:

@@ -1,5 +1,5 @@
-"""The forward pass, from tokens to logits, of every family that a `ModelSpec` can describe."""
+"""Decoder-only language models: attention and experts over a paged cache."""
 
-from rackscale.runtime.model.model import Model, Progress
+from rackscale.runtime.model.model import AfterLayer, LoadedModel, Model, Progress, load_model
 
-__all__ = ["Model", "Progress"]
+__all__ = ["AfterLayer", "LoadedModel", "Model", "Progress", "load_model"]

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.kernels import Kernels, MlpWeights, MoeWeights
 from rackscale.runtime.model.weights import Loader
 from rackscale.specs import MoeSpec
@@ -21,10 +22,12 @@ class Mlp:
 
 
 class Moe:
-    """A router, the routed experts, and a shared one where the model has it."""
+    """A router, the routed experts, and a shared one where the model has it. number: among the layers with
+    experts. ranks: who has the experts, if not all are here."""
 
-    def __init__(self, weights: MoeWeights, kernels: Kernels) -> None:
+    def __init__(self, weights: MoeWeights, kernels: Kernels, ranks: AllToAll | None, number: int) -> None:
         self.weights, self.kernels, self.spec = weights, kernels, weights.spec
+        self.ranks, self.number = ranks, number
         self.shared = None if weights.shared is None else Mlp(weights.shared, kernels)
         self.chosen_TK = torch.zeros(0, self.spec.router.top_k, dtype=torch.int32)
 
@@ -32,10 +35,23 @@ class Moe:
         """[T, H] to [T, H]. Leaves in `chosen_TK` which experts the tokens got."""
         weights, kernels = self.weights, self.kernels
         logits_TE = kernels.linear(x_TH.float(), weights.router)
-        weights_TK, experts_TK = kernels.route(logits_TE, weights.correction_E, self.spec.router)
-        self.chosen_TK = experts_TK
-        routed = kernels.experts(x_TH, weights_TK, experts_TK, weights.experts)
-        return routed if self.shared is None else routed + self.shared(x_TH)
+        gates_TK, self.chosen_TK = kernels.route(logits_TE, weights.correction_E, self.spec.router)
+        if self.ranks is None:
+            routed = kernels.experts(x_TH, gates_TK, self.chosen_TK, weights.experts)
+            return routed if self.shared is None else routed + self.shared(x_TH)
+        return self._on_ranks(self.ranks, x_TH, gates_TK)
+
+    def _on_ranks(self, ranks: AllToAll, x_TH: Tensor, gates_TK: Tensor) -> Tensor:
+        """The shared expert is computed while tokens are on their way."""
+        ranks.dispatch(self.number, x_TH, gates_TK, self.chosen_TK)
+        shared = None if self.shared is None else self.shared(x_TH)
+        received = ranks.receive()
+        hidden_NH = received.hidden_NH.to(x_TH.dtype)
+        sums_NH = self.kernels.experts(
+            hidden_NH, received.gates_NK, received.experts_NK, self.weights.experts
+        )
+        routed = ranks.combine(sums_NH).to(x_TH.dtype)
+        return routed if shared is None else routed + shared
 
     def loads(self) -> Tensor:
         """How many of the last tokens each expert got, int32 [E]."""

@@ -1,13 +1,22 @@
 """A decoder-only language model of one rank."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
 from rackscale.runtime.batch import Batch
-from rackscale.runtime.kernels import GqaWeights, Kernels, LayerWeights, MlaWeights, MlpWeights, ModelWeights
+from rackscale.runtime.comm.all_to_all import AllToAll
+from rackscale.runtime.kernels import (
+    GqaWeights,
+    Kernels,
+    LayerWeights,
+    MlaWeights,
+    MlpWeights,
+    ModelWeights,
+)
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
 from rackscale.runtime.model.gqa import Gqa, load_gqa
@@ -17,72 +26,106 @@ from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
 
 Progress = Callable[[int, int], None]
+AfterLayer = Callable[[int], None]
 
 
-class Layer:
-    """Attention and a feed-forward part, each behind a norm and added to the residual."""
-
-    def __init__(self, weights: LayerWeights, eps: float, kernels: Kernels) -> None:
-        self.weights, self.eps, self.kernels = weights, eps, kernels
-        attention, ffn = weights.attention, weights.ffn
-        self.attention: Mla | Gqa = (
-            Mla(attention, kernels) if isinstance(attention, MlaWeights) else Gqa(attention, kernels)
-        )
-        self.ffn: Mlp | Moe = Mlp(ffn, kernels) if isinstance(ffn, MlpWeights) else Moe(ffn, kernels)
-
-    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
-        """[T, H] to [T, H]."""
-        normed = self.kernels.rms_norm(x_TH, self.weights.attention_norm, self.eps)
-        x_TH = x_TH + self.attention(normed, cache, batch, rope)
-        normed = self.kernels.rms_norm(x_TH, self.weights.ffn_norm, self.eps)
-        return x_TH + self.ffn(normed)
+def _no_progress(_done: int, _total: int) -> None:
+    """Nobody is told."""
 
 
-class Model:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedModel:
+    """What all ranks of a host share: weights and tables, loaded once."""
+
+    spec: ModelSpec
+    weights: ModelWeights
+    rope: Rope
+    dtype: torch.dtype
+    device: torch.device
+    kernels: Kernels
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    kernels: Kernels,
+    max_positions: int,
+    device: str = "cpu",
+    progress: Progress = _no_progress,
+) -> LoadedModel:
     """All layers, embedding and head, on one device, in one compute dtype.
 
     max_positions: how far rows reach; at most the model's own limit. progress: told how many layers are
     loaded, of how many.
     """
+    spec, place = checkpoint.spec, torch.device(device)
+    loader = Loader(checkpoint, dtype=dtype, device=place, kernels=kernels)
+    layers = []
+    for number, layer in enumerate(spec.layers):
+        layers.append(_load_layer(loader.layer(number), spec, layer))
+        progress(number + 1, spec.num_layers)
+    weights = ModelWeights(
+        eps=spec.norm_eps,
+        embed=loader.matrix("embed"),
+        layers=tuple(layers),
+        final_norm=loader.get("final_norm"),
+        head=loader.linear("head"),
+    )
+    rope = Rope(spec.rope, max_positions, place)
+    return LoadedModel(spec=spec, weights=weights, rope=rope, dtype=dtype, device=place, kernels=kernels)
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-        kernels: Kernels,
-        max_positions: int,
-        progress: Progress,
-    ) -> None:
-        self.spec, self.dtype, self.kernels = checkpoint.spec, dtype, kernels
-        loader = Loader(checkpoint, dtype=dtype, device=device, kernels=kernels)
-        layers = []
-        for number, layer in enumerate(self.spec.layers):
-            layers.append(_load_layer(loader.layer(number), self.spec, layer))
-            progress(number + 1, self.spec.num_layers)
-        self.weights = ModelWeights(
-            eps=self.spec.norm_eps,
-            embed=loader.matrix("embed"),
-            layers=tuple(layers),
-            final_norm=loader.get("final_norm"),
-            head=loader.linear("head"),
+
+class Layer:
+    """Attention and a feed-forward part, each behind a norm and added to the residual."""
+
+    def __init__(self, weights: LayerWeights, eps: float, kernels: Kernels, ffn: Mlp | Moe) -> None:
+        self.weights, self.eps, self.kernels, self.ffn = weights, eps, kernels, ffn
+        attention = weights.attention
+        self.attention: Mla | Gqa = (
+            Mla(attention, kernels) if isinstance(attention, MlaWeights) else Gqa(attention, kernels)
         )
-        self.rope = Rope(self.spec.rope, max_positions, device)
-        self.layers = [Layer(layer, self.spec.norm_eps, kernels) for layer in layers]
-        self.moes = [layer.ffn for layer in self.layers if isinstance(layer.ffn, Moe)]
-        self.loads_ME = torch.zeros(0, 0, dtype=torch.int32)
-        self._decoder = kernels.decoder(self.weights, self.rope)
 
-    def __call__(self, batch: Batch, cache: KvCache) -> Tensor:
+    def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
+        """[T, H] to [T, H]. A rank without tokens still takes part in the all-to-all."""
+        if len(x_TH):
+            normed = self.kernels.rms_norm(x_TH, self.weights.attention_norm, self.eps)
+            x_TH = x_TH + self.attention(normed, cache, batch, rope)
+        normed = self.kernels.rms_norm(x_TH, self.weights.ffn_norm, self.eps)
+        return x_TH + self.ffn(normed)
+
+
+class Model:
+    """One rank's view of a loaded model. ranks: those that it shares the experts with; None: all are here."""
+
+    def __init__(self, loaded: LoadedModel, ranks: AllToAll | None = None) -> None:
+        self.loaded, self.weights, self.rope = loaded, loaded.weights, loaded.rope
+        self.kernels = kernels = loaded.kernels
+        self.moes: list[Moe] = []
+        self.layers = []
+        for layer in self.weights.layers:
+            ffn: Mlp | Moe
+            if isinstance(layer.ffn, MlpWeights):
+                ffn = Mlp(layer.ffn, kernels)
+            else:
+                ffn = Moe(layer.ffn, kernels, ranks, len(self.moes))
+                self.moes.append(ffn)
+            self.layers.append(Layer(layer, self.weights.eps, kernels, ffn))
+        self.loads_ME = torch.zeros(0, 0, dtype=torch.int32)
+        self._decoder = kernels.decoder(self.weights, self.rope, ranks)
+
+    def __call__(self, batch: Batch, cache: KvCache, after_layer: AfterLayer | None = None) -> Tensor:
         """Logits of the batch's sampled tokens in fp32, [S, V]. Leaves in `loads_ME` how many tokens each
-        expert of each layer with experts got, in int32."""
-        if self._decoder is not None and not batch.chunks:
+        expert of each layer with experts got, in int32. after_layer: told the number of each layer whose KV
+        is written."""
+        if self._decoder is not None and not batch.chunks and after_layer is None:
             logits_SV, self.loads_ME = self._decoder(batch, cache)
             return logits_SV
-        x_TH = self.weights.embed[batch.token_ids].to(self.dtype)
-        for layer, layer_cache in zip(self.layers, cache.layers, strict=True):
+        x_TH = self.weights.embed[batch.token_ids].to(self.loaded.dtype)
+        for number, (layer, layer_cache) in enumerate(zip(self.layers, cache.layers, strict=True)):
             x_TH = layer(x_TH, layer_cache, batch, self.rope)
+            if after_layer is not None:
+                after_layer(number)
         if self.moes:
             self.loads_ME = torch.stack([moe.loads() for moe in self.moes])
         x_SH = self.kernels.rms_norm(x_TH[batch.samples], self.weights.final_norm, self.weights.eps)

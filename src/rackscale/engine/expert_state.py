@@ -1,0 +1,99 @@
+"""Where the experts of one group are, what they have to do, and when it pays to move them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rackscale.core import GroupId, IntColumn, PlaceExperts, Seconds
+from rackscale.engine.stats import ExpertStats
+from rackscale.policy import (
+    ExpertLoads,
+    even_placement,
+    moves,
+    place_experts,
+    rebalance_pays,
+)
+from rackscale.specs import DeploymentSpec, GroupSpec
+
+HALF_LIFE_STEPS = 200  # loads drift over topics, within minutes
+STEPS_BETWEEN_LOOKS = 50  # a look costs milliseconds
+EXPERT_SHARE = 0.5  # of a step's time, that shrinks with the busiest rank's tokens; assumed, not measured
+HORIZON_STEPS = 2000  # for how long a placement is expected to serve
+SECONDS_PER_MOVE = 0.0  # ranks of a host have all experts mapped: a move copies nothing
+
+
+class ExpertState:
+    """The placement in force, and faded loads."""
+
+    def __init__(self, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
+        self._group, self._num_ranks = group, spec.num_ranks
+        slots = (deployment.num_experts + spec.redundant_experts) // spec.num_ranks
+        self.placement = even_placement(
+            deployment.num_moe_layers, deployment.num_experts, spec.num_ranks, slots
+        )
+        self.loads = ExpertLoads(deployment.num_moe_layers, deployment.num_experts, HALF_LIFE_STEPS)
+        self.num_rebalances = 0
+        self.num_moved = 0
+        self._since_look = 0
+
+    @classmethod
+    def of(cls, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> "ExpertState | None":
+        """None where one rank has all experts, or the model has none."""
+        if spec.num_ranks == 1 or not deployment.num_experts or not deployment.num_moe_layers:
+            return None
+        return cls(group, spec, deployment)
+
+    def after_step(self, loads: Sequence[IntColumn], step_s: Seconds | float) -> PlaceExperts | None:
+        """A step's loads by rank, flattened, or empty where a rank reports none. Gives a new placement where it pays."""
+        reported = [load for load in loads if len(load)]
+        if not reported:
+            return None
+        self.loads.add(np.sum(reported, axis=0, dtype=np.int32))
+        self._since_look += 1
+        if self._since_look < STEPS_BETWEEN_LOOKS:
+            return None
+        self._since_look = 0
+        return self._rebalanced(float(step_s))
+
+    def _rebalanced(self, step_s: float) -> PlaceExperts | None:
+        measured = self.loads.loads
+        slots = self.placement.slots_per_rank * self._num_ranks
+        proposed = place_experts(measured, slots=slots, ranks=self._num_ranks, current=self.placement)
+        num_moves = len(moves(self.placement, proposed))
+        pays = num_moves and rebalance_pays(
+            current=float(self.placement.imbalance_of(measured).mean()),
+            proposed=float(proposed.imbalance_of(measured).mean()),
+            num_moves=num_moves,
+            seconds_per_step=step_s,
+            balanced_share=EXPERT_SHARE,
+            seconds_per_move=SECONDS_PER_MOVE,
+            horizon_steps=HORIZON_STEPS,
+        )
+        if not pays:
+            return None
+        self.placement = proposed
+        self.num_rebalances += 1
+        self.num_moved += num_moves
+        return self.command(num_moves)
+
+    def command(self, num_moved: int = 0) -> PlaceExperts:
+        """The placement in force, as ranks are told it."""
+        ranks_LEC, counts_LE = self.placement.ranks_of()
+        return PlaceExperts(
+            group=self._group,
+            num_experts=self.placement.num_experts,
+            most=ranks_LEC.shape[-1],
+            ranks=np.ascontiguousarray(ranks_LEC, dtype=np.int32).ravel(),
+            counts=np.ascontiguousarray(counts_LE, dtype=np.int32).ravel(),
+            num_moved=num_moved,
+        )
+
+    def stats(self) -> ExpertStats:
+        """Loads, and what they make of the placement."""
+        loads = self.loads.loads
+        return ExpertStats(
+            loads=loads.tolist(),
+            imbalance=float(self.placement.imbalance_of(loads).mean()),
+            num_rebalances=self.num_rebalances,
+            num_moved=self.num_moved,
+        )

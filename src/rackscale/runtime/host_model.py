@@ -1,0 +1,176 @@
+"""What a host has loaded, and the ranks that it can be."""
+
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from rackscale.checkpoint import open_checkpoint
+from rackscale.core import GroupId, RankId, SpecError
+from rackscale.runtime.comm.all_to_all import AllToAll
+from rackscale.runtime.comm.heap import Heap
+from rackscale.runtime.comm.wire import Wire
+from rackscale.runtime.dtypes import DTYPES
+from rackscale.runtime.kernels import MoeWeights, choose
+from rackscale.runtime.kv_cache import KvCache, KvLayers, KvShape
+from rackscale.runtime.messages import Load, Loaded
+from rackscale.runtime.model import LoadedModel, load_model
+from rackscale.runtime.rank import Rank
+from rackscale.runtime.rank_process import run_rank, threads_for, warm_up_plan
+from rackscale.runtime.transfer.shared_memory import SharedTransfer
+from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec
+
+
+class HostModel:
+    """A model in memory, KV caches for the ranks that this host has, and a heap for each of its groups.
+
+    All of it is mapped by all ranks, which are forked from here. KV caches stay when a group is started again:
+    a rank that lives may still write to one, and what it writes is not read (see engine/group_state.py).
+    Raises SpecError where the checkpoint is broken, CapacityError where memory cannot be had.
+    """
+
+    def __init__(self, load: Load, path: Path | None, progress: Callable[[int, int], None]) -> None:
+        self._load = load
+        torch.set_num_threads(1)  # a pool of threads would not survive a fork
+        checkpoint = open_checkpoint(_path(load, path), tokenizer_required=load.tokenizer)
+        self._model = load_model(
+            checkpoint,
+            dtype=DTYPES[load.activations],
+            kernels=choose(load.kernels),
+            max_positions=load.deployment.max_model_len,
+            progress=progress,
+        )
+        if load.router_skew:
+            self._model = skewed(self._model, load.router_skew)
+        tokenizer = checkpoint.tokenizer
+        self._tokenizer_path = None if tokenizer is None else tokenizer.path
+        self._num_weight_bytes = checkpoint.metadata.num_bytes
+        self._caches = self._make_caches(load.deployment)
+        self._heaps: dict[GroupId, Heap] = {}
+
+    def fits(self, load: Load) -> bool:
+        """Whether this is what would be loaded."""
+        return load == self._load
+
+    def loaded(self) -> Loaded:
+        """What to tell the engine."""
+        return Loaded(
+            kernels=self._model.kernels.name,
+            num_threads=self._num_threads,
+            num_weight_bytes=self._num_weight_bytes,
+        )
+
+    def ranks_of(self, group: GroupId) -> list[RankId]:
+        """Those that this host has."""
+        return [rank for its_group, rank in self._load.ranks if its_group == group]
+
+    def renew(self, group: GroupId) -> None:
+        """A new heap for a group that starts, so that nothing of its last life is in it."""
+        spec, moe = self._group(group), self._model.spec.moe
+        if spec.num_ranks > 1 and moe is not None:
+            self._heaps[group] = Heap(spec.num_ranks, self._segment_bytes(spec, moe))
+
+    def be_rank(self, connection: socket.socket, group: GroupId, rank: RankId) -> None:
+        """In a child: be that rank until the engine is gone."""
+        torch.set_num_threads(self._num_threads)
+        run_rank(connection, lambda: self.make_rank(group, rank))
+
+    def make_rank(self, group: GroupId, rank: RankId) -> tuple[Rank, AllToAll | None]:
+        """The rank, and its end of the all-to-all where it has one."""
+        deployment, spec = self._load.deployment, self._group(group)
+        ranks = self._all_to_all(group, rank)
+        made = Rank(
+            self._model,
+            KvCache(
+                self._caches[group, rank],
+                block_size=deployment.block_size,
+                max_running=spec.max_running,
+                max_model_len=deployment.max_model_len,
+            ),
+            max_model_len=deployment.max_model_len,
+            tokenizer_path=self._tokenizer_path,
+            ranks=ranks,
+            transfer=SharedTransfer(self._caches),
+        )
+        if ranks is None:
+            made.step(warm_up_plan())
+        return made, ranks
+
+    def _all_to_all(self, group: GroupId, rank: RankId) -> AllToAll | None:
+        heap, moe = self._heaps.get(group), self._model.spec.moe
+        if heap is None or moe is None:
+            return None
+        from rackscale.runtime.comm.shared_memory import SPIN_S, SharedAllToAll  # noqa: PLC0415 (needs C++)
+
+        cores = len(os.sched_getaffinity(0))
+        return SharedAllToAll(
+            rank,
+            heap.addresses,
+            hidden=self._model.spec.hidden,
+            top_k=moe.router.top_k,
+            capacity=self._group(group).max_batched_tokens,
+            wire=Wire(self._load.wire),
+            spin_s=SPIN_S if len(self._load.ranks) <= cores else 0.0,
+            limit_s=self._load.hang_limit_s,
+        )
+
+    def _segment_bytes(self, group: GroupSpec, moe: MoeSpec) -> int:
+        try:
+            from rackscale.runtime.comm.shared_memory import domain_bytes  # noqa: PLC0415 (needs C++)
+        except ImportError as error:
+            raise SpecError(
+                f"{group.num_ranks} ranks need the native part, which is not built ({error})",
+                hint="install with a C++ compiler and CMake at hand, or run one rank",
+            ) from None
+        return domain_bytes(
+            group.num_ranks,
+            self._model.spec.hidden,
+            moe.router.top_k,
+            group.max_batched_tokens,
+            Wire(self._load.wire),
+        )
+
+    def _make_caches(self, deployment: DeploymentSpec) -> dict[tuple[GroupId, RankId], KvLayers]:
+        caches = {}
+        for group, rank in self._load.ranks:
+            shape = KvShape(
+                model=self._model.spec,
+                num_blocks=deployment.groups[group].num_blocks,
+                block_size=deployment.block_size,
+                dtype=self._model.dtype,
+            )
+            (segment,) = Heap(1, shape.num_bytes).segments
+            caches[group, rank] = shape.layers(segment)
+        return caches
+
+    def _group(self, group: GroupId) -> GroupSpec:
+        return self._load.deployment.groups[group]
+
+    @property
+    def _num_threads(self) -> int:
+        return threads_for(self._num_weight_bytes, len(self._load.ranks))
+
+
+def _path(load: Load, own: Path | None) -> Path:
+    if own is not None:
+        return own
+    if load.path is None:
+        raise SpecError("this host does not know where the model is", hint="give its folder to `rackscale host`")
+    return Path(load.path)
+
+
+def skewed(model: LoadedModel, skew: float) -> LoadedModel:
+    """For tests: routers that prefer low experts, the first by `skew` and the n-th by skew / n."""
+    layers = []
+    for layer in model.weights.layers:
+        ffn = layer.ffn
+        if isinstance(ffn, MoeWeights):
+            num_experts = ffn.spec.router.num_experts
+            bias = skew / torch.arange(1, num_experts + 1, dtype=torch.float32)
+            correction = bias if ffn.correction_E is None else ffn.correction_E + bias
+            ffn = replace(ffn, correction_E=correction)
+        layers.append(replace(layer, ffn=ffn))
+    return replace(model, weights=replace(model.weights, layers=tuple(layers)))

@@ -1,0 +1,231 @@
+"""The process that has a host's weights: it loads the model once and forks the ranks, which share its memory.
+
+`python -m rackscale.runtime.rank_host`, started by the server, or by `rackscale host` on another machine. A rank
+that dies is forked again in milliseconds, since nothing has to be loaded. The host does no arithmetic with more
+than one thread, so that it may fork at any time. Ranks die with their host, and when their engine is gone.
+"""
+
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rackscale.core import GroupId, RackscaleError, RankId
+from rackscale.runtime.messages import (
+    Failed,
+    Frames,
+    Hello,
+    KillGroup,
+    Load,
+    Loaded,
+    Loading,
+    Ping,
+    Pong,
+    RankExited,
+    StartGroup,
+    ToHost,
+    frame,
+    unframe,
+)
+from rackscale.runtime.processes import connect, die_with_parent
+
+if TYPE_CHECKING:
+    from rackscale.runtime.host_model import HostModel
+
+TOKEN_VARIABLE = "RACKSCALE_TOKEN"  # noqa: S105 (where it is, not what)
+CONNECT_LIMIT_S = 60.0
+RANK_CONNECT_LIMIT_S = 10.0
+READ_BYTES = 1 << 16
+
+_LOG = logging.getLogger("rackscale.host")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostOptions:
+    """address: of the engine. path: of the model here; None: where the engine says. num_ranks: how many this
+    host may have; None: as many as the engine wants."""
+
+    address: str
+    name: str
+    token: str
+    path: Path | None = None
+    num_ranks: int | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Child:
+    """A rank's process."""
+
+    group: GroupId
+    rank: RankId
+    incarnation: int
+
+
+@dataclass(kw_only=True, slots=True)
+class Host:
+    """Connected to one engine at a time. What is loaded stays when the engine changes."""
+
+    options: HostOptions
+    model: "HostModel | None" = None
+    children: dict[int, Child] = field(default_factory=dict)
+
+    def serve(self, connection: socket.socket, deaths: socket.socket) -> None:
+        """Do what the engine says until it is gone; then no rank is left. deaths: readable when a child died."""
+        frames = Frames()
+        try:
+            connection.sendall(frame(self._hello()))
+            with selectors.DefaultSelector() as selector:
+                selector.register(connection, selectors.EVENT_READ)
+                selector.register(deaths, selectors.EVENT_READ)
+                while True:
+                    for key, _ in selector.select():
+                        if key.fileobj is deaths:
+                            deaths.recv(READ_BYTES)
+                            self._reap(connection)
+                            continue
+                        data = connection.recv(READ_BYTES)
+                        if not data:
+                            return
+                        for body in frames.feed(data):
+                            self._obey(connection, body)
+        except (BrokenPipeError, ConnectionError):
+            return
+        finally:
+            self._kill(list(self.children))
+            while self.children:
+                self._reap(None, block=True)
+
+    def _hello(self, start: StartGroup | None = None, rank: RankId | None = None) -> Hello:
+        """Of this process: the host, or one of its ranks."""
+        return Hello(
+            token=self.options.token,
+            host=self.options.name,
+            pid=os.getpid(),
+            num_ranks=self.options.num_ranks,
+            group=start.group if start else None,
+            rank=rank,
+            incarnation=start.incarnation if start else 0,
+        )
+
+    def _obey(self, connection: socket.socket, body: bytes) -> None:
+        match unframe(body, ToHost):  # type: ignore[type-var]  # a union is no class to mypy
+            case Load() as load:
+                connection.sendall(frame(self._load(load, connection)))
+            case StartGroup() as start:
+                self._start(start)
+            case KillGroup(group=group):
+                self._kill([pid for pid, child in self.children.items() if child.group == group])
+            case Ping():
+                connection.sendall(frame(Pong()))
+
+    def _load(self, load: Load, connection: socket.socket) -> Loaded | Failed:
+        from rackscale.runtime.host_model import HostModel  # noqa: PLC0415 (torch: the engine knows that we live)
+
+        try:
+            if self.model is None or not self.model.fits(load):
+                self.model = HostModel(
+                    load,
+                    self.options.path,
+                    lambda done, total: connection.sendall(frame(Loading(done=done, total=total))),
+                )
+                gc.collect()
+                gc.freeze()  # so that children's collections do not touch, and thereby copy, our pages
+        except RackscaleError as error:
+            return Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)
+        except MemoryError:
+            return Failed(what="the model does not fit into memory", hint="lower --kv-gib", exit_code=2)
+        return self.model.loaded()
+
+    def _start(self, start: StartGroup) -> None:
+        assert self.model is not None, "an engine loads before it starts"
+        self.model.renew(start.group)
+        for rank in self.model.ranks_of(start.group):
+            parent = os.getpid()
+            pid = os.fork()
+            if pid == 0:
+                self._be_rank(parent, start, rank)
+            self.children[pid] = Child(group=start.group, rank=rank, incarnation=start.incarnation)
+
+    def _be_rank(self, parent: int, start: StartGroup, rank: RankId) -> None:
+        """In the child; does not return."""
+        status = 1
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            die_with_parent(parent)
+            assert self.model is not None, "checked before the fork"
+            with connect(self.options.address, RANK_CONNECT_LIMIT_S) as connection:
+                connection.sendall(frame(self._hello(start, rank)))
+                self.model.be_rank(connection, start.group, rank)
+            status = 0
+        except BaseException:
+            _LOG.exception("rank %d of group %d ended", rank, start.group)
+        finally:
+            logging.shutdown()
+            os._exit(status)
+
+    def _kill(self, pids: list[int]) -> None:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def _reap(self, connection: socket.socket | None, *, block: bool = False) -> None:
+        """Take the status of children that died, and tell the engine."""
+        while self.children:
+            try:
+                pid, status = os.waitpid(-1, 0 if block else os.WNOHANG)
+            except ChildProcessError:
+                self.children.clear()
+                return
+            if pid == 0:
+                return
+            child = self.children.pop(pid, None)
+            if child is not None and connection is not None:
+                exited = RankExited(
+                    group=child.group,
+                    rank=child.rank,
+                    incarnation=child.incarnation,
+                    status=os.waitstatus_to_exitcode(status),
+                )
+                connection.sendall(frame(exited))
+
+
+def run_host(options: HostOptions, *, once: bool) -> None:
+    """Serve an engine until it is gone, then the next one at the same address; `once`: no next one.
+
+    Raises RackscaleError where nobody listens there within a minute.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with ours, theirs:
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        host = Host(options=options)
+        while True:
+            with connect(options.address, CONNECT_LIMIT_S) as connection:
+                host.serve(connection, ours)
+            if once:
+                return
+
+
+def main() -> None:
+    """The server's own host: it ends with the server, which decides when."""
+    die_with_parent(os.getppid())
+    for ignored in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(ignored, signal.SIG_IGN)
+    logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    address, name = sys.argv[1:3]
+    with suppress(RackscaleError):  # the engine is gone for good
+        run_host(HostOptions(address=address, name=name, token=os.environ[TOKEN_VARIABLE]), once=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""How KV gets from one rank's cache to another's."""

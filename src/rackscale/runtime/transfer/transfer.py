@@ -1,0 +1,50 @@
+"""What carries KV: started with a step, told of each layer, waited for at the end.
+
+A move is described by positions, so block sizes may differ between the two sides.
+"""
+
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from rackscale.core import IntColumn, KvPush
+from rackscale.runtime.kv_cache import KvCache
+
+
+class Move(Protocol):
+    """The pushes of one step, under way. Leaving the context waits until all KV has arrived."""
+
+    num_bytes: int
+
+    def after_layer(self, layer: int) -> None:
+        """The layer's KV is in the source's cache: send it."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Transfer(Protocol):
+    """From one rank to all others that it may push to."""
+
+    def begin(self, pushes: Sequence[KvPush], cache: KvCache) -> Move:
+        """Start the pushes of a step. cache: the source's."""
+        ...
+
+
+def source_slots(push: KvPush, cache: KvCache) -> IntColumn:
+    """Where the tokens are in the source's cache."""
+    positions = np.arange(push.start, push.end, dtype=np.int32)
+    return cache.slots(np.full_like(positions, push.row), positions)
+
+
+def target_slots(push: KvPush) -> IntColumn:
+    """Where the tokens go in the destination's cache."""
+    positions = np.arange(push.start, push.end, dtype=np.int32)
+    slots: IntColumn = push.blocks[positions // push.block_size] * push.block_size + positions % push.block_size
+    return slots

@@ -1,0 +1,103 @@
+"""What every client asked for and has got: all that another engine has to know to go on."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import monotonic
+
+from msgspec import Struct
+
+from rackscale.core import Emit, Finish, Refuse, Request, RequestId, Seconds, TokenId
+from rackscale.runtime.answer import TokenLogprobs
+from rackscale.serve.engine_messages import Abort, Said, Submit
+from rackscale.serve.metrics import Metrics
+from rackscale.serve.stream import Stream
+
+Send = Callable[[Struct], None]
+
+
+@dataclass(kw_only=True, slots=True)
+class Entry:
+    """A request that has not ended. tokens: those that its stream has."""
+
+    request: Request
+    stream: Stream
+    index: int  # among the stream's choices
+    tokens: list[TokenId] = field(default_factory=list)
+
+
+class Desk:
+    """Between clients, who stay, and engines, which come and go."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._entries: dict[RequestId, Entry] = {}
+        self._send: Send | None = None
+        self.num_waiting = 0  # as the engine said last
+
+    def engine_up(self, send: Send) -> None:
+        """A new engine: it is told of all who wait, in the order in which they came."""
+        self._send = send
+        for entry in self._entries.values():
+            send(Submit(request=entry.request, again=True, emitted=tuple(entry.tokens)))
+
+    def engine_down(self) -> None:
+        """What comes is kept for the next one."""
+        self._send = None
+
+    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
+        """Requests, one for each of the stream's choices."""
+        for index, request in enumerate(requests):
+            self._entries[request.id] = Entry(request=request, stream=stream, index=index)
+            self._metrics.arrived(request.id, _now())
+            self._tell(Submit(request=request))
+
+    def cancel(self, requests: Sequence[Request]) -> None:
+        """The client is gone: what has not ended ends now."""
+        for request in requests:
+            entry = self._entries.get(request.id)
+            if entry is None:
+                continue
+            if self._send is None:
+                del self._entries[request.id]
+                self._metrics.cancelled(request.id)
+            else:
+                self._tell(Abort(request=request.id))
+
+    def end_all(self, why: str) -> None:
+        """No request gets another token: tell every client why."""
+        for entry in self._entries.values():
+            entry.stream.lose(why)
+
+    def hear(self, said: Said) -> None:
+        """The engine said something."""
+        now = _now()
+        self.num_waiting = said.num_waiting
+        logprobs = {entry.sample: entry for entry in said.logprobs}
+        for command in said.commands:
+            match command:
+                case Emit():
+                    self._emit(command, now, logprobs)
+                case Finish():
+                    entry = self._entries.pop(command.request)
+                    entry.stream.put_finish(entry.index, command)
+                    self._metrics.finished(command, now)
+                case Refuse():
+                    entry = self._entries.pop(command.request)
+                    entry.stream.put_refusal(command)
+                    self._metrics.refused(command)
+
+    def _tell(self, message: Struct) -> None:
+        if self._send is not None:
+            self._send(message)
+
+    def _emit(self, emit: Emit, now: Seconds, logprobs: dict[int, TokenLogprobs]) -> None:
+        samples = emit.samples.tolist()
+        for request, token, sample in zip(emit.requests, emit.tokens.tolist(), samples, strict=True):
+            entry = self._entries[request]
+            entry.tokens.append(token)
+            entry.stream.put_token(entry.index, token, logprobs.get(sample))
+            self._metrics.token(request, now)
+
+
+def _now() -> Seconds:
+    return Seconds(monotonic())

@@ -1,0 +1,432 @@
+"""Hosts and their ranks, as the engine's process has them: who is connected, which groups can work.
+
+A group lives and dies as a whole. Ranks wait for each other in every layer, so when one is gone the others hold half
+a step; they are ended, and the group is forked again, which takes milliseconds. It counts as lost only when all its
+connections are closed, which is after the last of its processes has written to memory.
+"""
+
+import asyncio
+import hmac
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+
+from msgspec.structs import replace
+
+from rackscale.core import GroupId, PlaceExperts, RackscaleError, RankId, RankLostError, SpecError, StepPlan
+from rackscale.runtime.answer import RankAnswer
+from rackscale.runtime.messages import (
+    Answered,
+    Failed,
+    FromHost,
+    FromRank,
+    Hello,
+    KillGroup,
+    Load,
+    Loaded,
+    Loading,
+    Perform,
+    Ping,
+    Place,
+    Pong,
+    RankExited,
+    Ready,
+    StartGroup,
+    unframe,
+)
+from rackscale.serve.layout import assign
+from rackscale.serve.peer import Peer
+from rackscale.specs import GroupSpec
+
+MAX_FAILED_STARTS = 5
+CLOSE_LIMIT_S = 5.0
+PING_S = 1.0
+WATCH_S = 0.1
+
+_LOG = logging.getLogger("rackscale.engine")
+
+
+class Fleet:
+    """All hosts and groups of one engine. `events` is told what the engine has to know."""
+
+    def __init__(
+        self, load: Load, token: str, num_hosts: int, start_limit_s: float, events: "FleetEvents"
+    ) -> None:
+        self.load, self.events = load, events
+        self._token, self._num_hosts, self._start_limit_s = token, num_hosts, start_limit_s
+        self.hosts: dict[str, Host] = {}
+        self.groups = [
+            Group(GroupId(number), spec, self) for number, spec in enumerate(load.deployment.groups)
+        ]
+        self._ranks_of: dict[str, tuple[tuple[GroupId, RankId], ...]] = {}
+
+    def peer(self) -> Peer:
+        """For a connection that is about to be made."""
+        return Peer(_Stranger(self))
+
+    def greet(self, peer: Peer, hello: Hello) -> None:
+        """A connection said who it is."""
+        if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
+            _LOG.warning("somebody without the token calls itself %s", hello.host)
+            peer.close()
+        elif hello.group is None:
+            self._greet_host(peer, hello)
+        elif 0 <= hello.group < len(self.groups) and hello.rank is not None:
+            self.groups[hello.group].greet(peer, hello)
+        else:
+            peer.close()
+
+    def _greet_host(self, peer: Peer, hello: Hello) -> None:
+        if hello.host in self.hosts or (self._ranks_of and hello.host not in self._ranks_of):
+            _LOG.warning("a host called %s is not wanted", hello.host)
+            peer.close()
+            return
+        host = self.hosts[hello.host] = Host(self, peer, hello)
+        peer.listener = host
+        if self._ranks_of:
+            host.load(replace(self.load, ranks=self._ranks_of[hello.host]))
+        elif len(self.hosts) == self._num_hosts:
+            self._assign()
+
+    def _assign(self) -> None:
+        """All hosts are here for the first time: say which has which ranks."""
+        deployment = self.load.deployment
+        capacities = {name: host.hello.num_ranks for name, host in self.hosts.items()}
+        try:
+            self._ranks_of = assign(deployment.groups, capacities)
+        except SpecError as error:
+            self.events.broken(error)
+            return
+        for name, host in self.hosts.items():
+            host.load(replace(self.load, ranks=self._ranks_of[name]))
+
+    def hosts_of(self, group: GroupId) -> list[str]:
+        """The names of those that have ranks of it."""
+        return [name for name, ranks in self._ranks_of.items() if any(its == group for its, _ in ranks)]
+
+    def host_loaded(self, _host: "Host") -> None:
+        """Groups whose hosts are all there may start."""
+        for group in self.groups:
+            group.maybe_start()
+
+    def host_lost(self, host: "Host") -> None:
+        """Its ranks die with it."""
+        if self.hosts.get(host.name) is host:
+            del self.hosts[host.name]
+        for group in self.groups:
+            if host.name in self.hosts_of(group.number):
+                group.down(f"host {host.name} is gone")
+
+    def can_start(self, group: GroupId) -> bool:
+        """Whether all its hosts have loaded the model."""
+        names = self.hosts_of(group)
+        return bool(names) and all(name in self.hosts and self.hosts[name].is_loaded for name in names)
+
+    def perform(self, plan: StepPlan) -> None:
+        """Give a group a step."""
+        self.groups[plan.group].perform(plan)
+
+    def place(self, placement: PlaceExperts) -> None:
+        """From a group's next step on, experts are there."""
+        self.groups[placement.group].place(placement)
+
+    async def watch(self) -> None:
+        """Hangs count as deaths, after the limit. For ever."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = asyncio.get_running_loop().time()
+            for group in self.groups:
+                group.watch(now, self.load.hang_limit_s, self._start_limit_s)
+            for host in list(self.hosts.values()):
+                host.watch(now, self.load.hang_limit_s)
+
+
+class FleetEvents:
+    """What a fleet tells. A base that does nothing."""
+
+    def group_up(self, group: GroupId) -> None:
+        """All ranks of the group take plans."""
+
+    def group_lost(self, group: GroupId, why: str) -> None:
+        """No rank of the group lives."""
+
+    def step_done(self, plan: StepPlan, answers: Sequence[RankAnswer]) -> None:
+        """The group's oldest step is done; an answer a seat."""
+
+    def loading(self, done: int, total: int) -> None:
+        """A host has loaded so many layers."""
+
+    def host_hangs(self, host: str, pid: int) -> None:
+        """A host does not answer."""
+
+    def broken(self, error: RackscaleError) -> None:
+        """This will not work."""
+
+
+class _Stranger:
+    """A connection that has not said who it is."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def received(self, peer: Peer, body: bytes) -> None:
+        self._fleet.greet(peer, unframe(body, Hello))
+
+    def closed(self, peer: Peer) -> None:
+        """Nobody knew it."""
+
+
+class Host:
+    """A process that has weights and forks ranks."""
+
+    def __init__(self, fleet: Fleet, peer: Peer, hello: Hello) -> None:
+        self._fleet, self.peer, self.hello = fleet, peer, hello
+        self.loaded: Loaded | None = None
+        self._heard = self._asked = asyncio.get_running_loop().time()
+
+    @property
+    def name(self) -> str:
+        return self.hello.host
+
+    @property
+    def is_loaded(self) -> bool:
+        return self.loaded is not None
+
+    def load(self, load: Load) -> None:
+        """Have it load the model."""
+        self.peer.send(load)
+
+    def received(self, _peer: Peer, body: bytes) -> None:
+        self._heard = asyncio.get_running_loop().time()
+        match unframe(body, FromHost):  # type: ignore[type-var]  # a union is no class to mypy
+            case Loading(done=done, total=total):
+                self._fleet.events.loading(done, total)
+            case Loaded() as loaded:
+                self.loaded = loaded
+                self._fleet.host_loaded(self)
+            case Failed() as failed:
+                error = RackscaleError(failed.what, hint=failed.hint)
+                error.exit_code = failed.exit_code
+                self._fleet.events.broken(error)
+            case RankExited(group=group, rank=rank, incarnation=incarnation, status=status):
+                self._fleet.groups[group].exited(rank, incarnation, status)
+            case Pong():
+                pass
+
+    def closed(self, _peer: Peer) -> None:
+        self._fleet.host_lost(self)
+
+    def watch(self, now: float, limit_s: float) -> None:
+        """Ask now and then; a host that loads may take its time."""
+        if not self.is_loaded:
+            return
+        if now - self._asked > PING_S:
+            if self._heard < self._asked - limit_s:
+                _LOG.error("host %s does not answer", self.name)
+                self._fleet.events.host_hangs(self.name, self.hello.pid)
+                self.peer.close()
+                return
+            self._asked = now
+            self.peer.send(Ping())
+
+
+class State(Enum):
+    """Of a group."""
+
+    DOWN = "down"  # no process of it lives
+    STARTING = "starting"
+    UP = "up"
+    ENDING = "ending"  # told to end; connections are still open
+
+
+@dataclass(kw_only=True, slots=True)
+class Link:
+    """One rank's connection."""
+
+    rank: RankId
+    hello: Hello
+    peer: Peer
+    ready: bool = False
+    num_answered: int = 0
+
+
+@dataclass(kw_only=True, slots=True)
+class InFlight:
+    """A step that not all ranks have answered."""
+
+    plan: StepPlan
+    since: float
+    answers: dict[RankId, RankAnswer] = field(default_factory=dict)
+
+
+class Group:
+    """Ranks that live and die together. incarnation: rises with every start."""
+
+    def __init__(self, number: GroupId, spec: GroupSpec, fleet: Fleet) -> None:
+        self.number, self.spec, self._fleet = number, spec, fleet
+        self.state = State.DOWN
+        self.incarnation = 0
+        self.links: dict[RankId, Link] = {}
+        self.in_flight: deque[InFlight] = deque()
+        self._placement: Place | None = None
+        self._since = 0.0
+        self._progress = 0.0
+        self._failed_starts = 0
+        self._why = ""
+
+    @property
+    def is_up(self) -> bool:
+        return self.state is State.UP
+
+    def maybe_start(self) -> None:
+        """Fork the ranks, if nothing is in the way."""
+        if self.state is not State.DOWN or not self._fleet.can_start(self.number):
+            return
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            what = f"group {self.number} failed to start {MAX_FAILED_STARTS} times ({self._why})"
+            self._fleet.events.broken(RankLostError(what, hint="its ranks' last words are above"))
+            return
+        self.state = State.STARTING
+        self.incarnation += 1
+        self._since = asyncio.get_running_loop().time()
+        start = StartGroup(group=self.number, incarnation=self.incarnation)
+        for name in self._fleet.hosts_of(self.number):
+            self._fleet.hosts[name].peer.send(start)
+
+    def greet(self, peer: Peer, hello: Hello) -> None:
+        """A rank connected."""
+        rank = hello.rank
+        if (
+            self.state is not State.STARTING
+            or hello.incarnation != self.incarnation
+            or rank is None
+            or rank in self.links
+        ):
+            peer.close()
+            return
+        link = self.links[rank] = Link(rank=rank, hello=hello, peer=peer)
+        peer.listener = _RankListener(self, link)
+
+    def received(self, link: Link, body: bytes) -> None:
+        """A rank said something."""
+        match unframe(body, FromRank):  # type: ignore[type-var]  # a union is no class to mypy
+            case Ready():
+                link.ready = True
+                if len(self.links) == self.spec.num_ranks and all(item.ready for item in self.links.values()):
+                    self._up()
+            case Answered(answer=answer):
+                self._answered(link, answer)
+            case Failed() as failed:
+                self.down(f"rank {link.rank}: {failed.what}")
+
+    def _up(self) -> None:
+        self.state = State.UP
+        self._progress = asyncio.get_running_loop().time()
+        if self._placement is not None:
+            self._send_all(self._placement)
+        self._fleet.events.group_up(self.number)
+
+    def _answered(self, link: Link, answer: RankAnswer) -> None:
+        self.in_flight[link.num_answered].answers[link.rank] = answer
+        link.num_answered += 1
+        self._progress = asyncio.get_running_loop().time()
+        while self.in_flight and len(self.in_flight[0].answers) == self.spec.num_ranks:
+            done = self.in_flight.popleft()
+            for other in self.links.values():
+                other.num_answered -= 1
+            self._failed_starts = 0
+            seats = range(0, self.spec.num_ranks, self.spec.tp)
+            self._fleet.events.step_done(done.plan, [done.answers[RankId(seat)] for seat in seats])
+
+    def perform(self, plan: StepPlan) -> None:
+        """Give the group a step. One that is not up forgets it: the engine will hear that it is lost."""
+        if self.state is not State.UP:
+            return
+        now = asyncio.get_running_loop().time()
+        if not self.in_flight:
+            self._progress = now
+        self.in_flight.append(InFlight(plan=plan, since=now))
+        for rank, link in self.links.items():
+            link.peer.send(Perform(plan=plan.ranks[rank // self.spec.tp]))
+
+    def place(self, placement: PlaceExperts) -> None:
+        """Experts are there, for this life of the group and the next."""
+        self._placement = Place(
+            num_experts=placement.num_experts,
+            most=placement.most,
+            ranks=placement.ranks,
+            counts=placement.counts,
+        )
+        if self.state is State.UP:
+            self._send_all(self._placement)
+
+    def _send_all(self, message: Place) -> None:
+        for link in self.links.values():
+            link.peer.send(message)
+
+    def exited(self, rank: RankId, incarnation: int, status: int) -> None:
+        """A rank's process is gone."""
+        if incarnation == self.incarnation and self.state in {State.STARTING, State.UP}:
+            self.down(f"rank {rank} ended with status {status}")
+
+    def down(self, why: str) -> None:
+        """End all of it."""
+        if self.state not in {State.STARTING, State.UP}:
+            return
+        if self.state is State.STARTING:
+            self._failed_starts += 1
+        _LOG.warning("group %d is lost: %s", self.number, why)
+        self.state, self._why = State.ENDING, why
+        self._since = asyncio.get_running_loop().time()
+        self.in_flight.clear()
+        for name in self._fleet.hosts_of(self.number):
+            if name in self._fleet.hosts:
+                self._fleet.hosts[name].peer.send(KillGroup(group=self.number))
+        self._maybe_lost()
+
+    def link_closed(self, link: Link) -> None:
+        """A rank's connection is closed: it is gone, or about to."""
+        if self.links.get(link.rank) is link:
+            del self.links[link.rank]
+        if self.state is State.ENDING:
+            self._maybe_lost()
+        else:
+            self.down(f"rank {link.rank} (process {link.hello.pid}) is gone")
+
+    def _maybe_lost(self) -> None:
+        if self.links:
+            return
+        self.state = State.DOWN
+        self._fleet.events.group_lost(self.number, self._why)
+        self.maybe_start()
+
+    def watch(self, now: float, hang_limit_s: float, start_limit_s: float) -> None:
+        """See `Fleet.watch`."""
+        match self.state:
+            case State.UP if self.in_flight and now - self._progress > hang_limit_s:
+                late = [rank for rank in self.links if rank not in self.in_flight[0].answers]
+                self.down(f"ranks {late} did not answer within {hang_limit_s:g} s")
+            case State.STARTING if now - self._since > start_limit_s:
+                self.down(f"it did not start within {start_limit_s:g} s")
+            case State.ENDING if now - self._since > CLOSE_LIMIT_S:
+                for link in list(self.links.values()):  # their host is out of reach: so is what they write to
+                    link.peer.close()
+            case _:
+                pass
+
+
+@dataclass(frozen=True, slots=True)
+class _RankListener:
+    """Between a rank's connection and its group."""
+
+    group: Group
+    link: Link
+
+    def received(self, _peer: Peer, body: bytes) -> None:
+        self.group.received(self.link, body)
+
+    def closed(self, _peer: Peer) -> None:
+        self.group.link_closed(self.link)
+

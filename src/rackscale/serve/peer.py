@@ -1,0 +1,72 @@
+"""The other end of a socket: frames out, frames in, and the end of it."""
+
+import asyncio
+import socket
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from msgspec import DecodeError, Struct
+
+from rackscale.runtime.messages import Frames, frame
+from rackscale.runtime.processes import keep_alive
+
+
+class Listener(Protocol):
+    """Who is told what comes."""
+
+    def received(self, peer: "Peer", body: bytes) -> None:
+        """A frame came. What raises DecodeError closes the connection."""
+        ...
+
+    def closed(self, peer: "Peer") -> None:
+        """Nothing will come any more; told once."""
+        ...
+
+
+class Peer(asyncio.Protocol):
+    """One connection. `listener` may be changed while it is open."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.listener = listener
+        self._frames = Frames()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not say that it is one
+        connection: socket.socket | None = transport.get_extra_info("socket")
+        if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
+            keep_alive(connection)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for body in self._frames.feed(data):
+                self.listener.received(self, body)
+        except DecodeError:
+            self.close()
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self._transport = None
+        self.listener.closed(self)
+
+    def send(self, message: Struct) -> None:
+        """Queue a message; nothing where the other end is gone."""
+        if self._transport is not None:
+            self._transport.write(frame(message))
+
+    def close(self) -> None:
+        """Close at once. `closed` is told."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    @property
+    def is_open(self) -> bool:
+        return self._transport is not None
+
+
+async def listen(address: str, make: Callable[[], Peer]) -> asyncio.Server:
+    """Accept connections at HOST:PORT or @NAME; see `runtime.processes.connect`."""
+    loop = asyncio.get_running_loop()
+    if address.startswith("@"):
+        return await loop.create_unix_server(make, "\0" + address[1:])
+    host, _, port = address.rpartition(":")
+    return await loop.create_server(make, host, int(port))
