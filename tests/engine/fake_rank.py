@@ -49,7 +49,11 @@ class FakeRank:
         blocks, size = push.blocks.tolist(), push.block_size
         slots = [blocks[at // size] * size + at % size for at in positions]
         self._check_context(push.row, push.end)
-        return push.group, push.rank, {to: self.slots[self._slot(push.row, at)] for to, at in zip(slots, positions, strict=True)}
+        return (
+            push.group,
+            push.rank,
+            {to: self.slots[self._slot(push.row, at)] for to, at in zip(slots, positions, strict=True)},
+        )
 
     @staticmethod
     def _columns(plan):

@@ -11,7 +11,11 @@ from rackscale.engine import replay
 from rackscale.specs import Role
 
 MAX_LEN = 40
-PHASES = (Phase.explicit, Phase.reuse, Phase.generate)  # shrinking takes minutes; ask for it where it is needed
+PHASES = (
+    Phase.explicit,
+    Phase.reuse,
+    Phase.generate,
+)  # shrinking takes minutes; ask for it where it is needed
 MAX_WAITING = 6
 PREFIXES = ((), (0, 1, 2, 3) * 2, (0, 1, 2, 3) * 5)  # so that prompts share whole blocks
 
@@ -160,9 +164,7 @@ PREFILL, DECODE, MIXED = {"role": Role.PREFILL}, {"role": Role.DECODE}, {"role":
 
 
 class PrefillAndDecode(EngineMachine):
-    deployment = small(
-        pools=(PREFILL, DECODE), num_blocks=12, max_batched_tokens=8, max_waiting=MAX_WAITING
-    )
+    deployment = small(pools=(PREFILL, DECODE), num_blocks=12, max_batched_tokens=8, max_waiting=MAX_WAITING)
 
 
 class PoolsOfDifferentWidths(EngineMachine):

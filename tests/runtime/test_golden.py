@@ -41,7 +41,9 @@ def driver_for(checkpoint, budget, kernels="auto"):
     group = GroupSpec(num_blocks=NUM_BLOCKS, max_running=4, max_batched_tokens=budget)
     deployment = DeploymentSpec(model="golden", groups=(group,), block_size=BLOCK, max_model_len=MAX_LEN)
     ticks = iter(range(10**6))
-    return InlineDriver(build(deployment), OneRank(make_rank(checkpoint, kernels)), lambda: float(next(ticks)))
+    return InlineDriver(
+        build(deployment), OneRank(make_rank(checkpoint, kernels)), lambda: float(next(ticks))
+    )
 
 
 def greedy(golden, row, name, max_tokens=16):

@@ -65,8 +65,8 @@ class Refuse(Struct, frozen=True, kw_only=True, tag=True):
 class PlaceExperts(Struct, frozen=True, kw_only=True, tag=True):
     """From the group's next `RunStep` on, tokens go to these ranks.
 
-    counts: of each layer's experts, how many ranks have a copy, [layers * experts]; ranks: which,
-    [layers * experts * most], each expert's first counts entries. num_moved: copies that a rank lacked before.
+    counts: of each layer's experts, how many ranks have a copy, [layers * experts]; ranks: which, [layers *
+    experts * most], each expert's first counts entries. num_moved: copies that a rank lacked before.
     """
 
     group: GroupId

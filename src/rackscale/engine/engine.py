@@ -158,8 +158,8 @@ class Engine:
         commands += [self._end(request, reason) for request, reason in ends]
         for request in departs:
             sequence, room = self._rank_of[request].depart(request)
-            room.rank.arrive(sequence, room)
-            self._rank_of[request] = room.rank
+            rank = self._rank_of[request] = self._groups[room.group].ranks[room.number]
+            rank.arrive(sequence, room)
         self._pools.look()
         placement = group.rebalance(event)
         return commands if placement is None else [*commands, placement]
@@ -199,7 +199,9 @@ class Engine:
 
     def _move_out(self, groups: list[GroupState]) -> list[Command]:
         homeless = [sequence for group in groups for rank in group.ranks for sequence in rank.abandon()]
-        homeless += [sequence for group in self._groups for rank in group.ranks for sequence in rank.stranded()]
+        homeless += [
+            sequence for group in self._groups for rank in group.ranks for sequence in rank.stranded()
+        ]
         for sequence in homeless:
             del self._rank_of[sequence.request.id]
         for sequence in homeless:

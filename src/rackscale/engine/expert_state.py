@@ -44,7 +44,8 @@ class ExpertState:
         return cls(group, spec, deployment)
 
     def after_step(self, loads: Sequence[IntColumn], step_s: Seconds | float) -> PlaceExperts | None:
-        """A step's loads by rank, flattened, or empty where a rank reports none. Gives a new placement where it pays."""
+        """A step's loads by rank, flattened, or empty where a rank reports none. Gives a new placement where
+        it pays."""
         reported = [load for load in loads if len(load)]
         if not reported:
             return None

@@ -40,9 +40,7 @@ class GroupState:
 
     def __init__(self, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
         self.group, self.spec, self.role = group, spec, spec.role
-        self.ranks = [
-            RankState(group, RankId(number), spec, deployment) for number in range(spec.num_seats)
-        ]
+        self.ranks = [RankState(group, RankId(number), spec, deployment) for number in range(spec.num_seats)]
         self.costs = StepCosts()
         self.experts = ExpertState.of(group, spec, deployment)
         self.in_flight: deque[Flight] = deque()

@@ -31,9 +31,7 @@ class Pools:
             return others
         return prefill + mixed
 
-    def _stays_local(
-        self, sequence: Sequence, prefill: list[GroupState], others: list[GroupState]
-    ) -> bool:
+    def _stays_local(self, sequence: Sequence, prefill: list[GroupState], others: list[GroupState]) -> bool:
         """Whether a decode group computes the prompt, being short there or mostly cached."""
         limit = max(local_limit(group.costs) for group in others)
         if sequence.num_tokens - self._num_cached(sequence, others) > limit:
@@ -52,11 +50,9 @@ class Pools:
         return max(rank.offer(sequence).cached_tokens for group in groups for rank in group.ranks)
 
     def _find_room(self, sequence: Sequence) -> Reservation | Stay | None:
-        """Where a sequence that a prefill rank is about to compute is decoded. Where no other group is alive it
-        stays."""
-        ranks = [
-            rank for group in self._groups if group.decodes and not group.lost for rank in group.ranks
-        ]
+        """Where a sequence that a prefill rank is about to compute is decoded. Where no other group is alive
+        it stays."""
+        ranks = [rank for group in self._groups if group.decodes and not group.lost for rank in group.ranks]
         if not ranks:
             return Stay()
         return _first_room(sequence, ranks)
@@ -66,9 +62,7 @@ class Pools:
         if not self._apart:
             return
         prefill = [group for group in self._groups if group.role is Role.PREFILL and not group.lost]
-        queued_s = min(
-            (group.num_queued_tokens * group.costs.per_token_s for group in prefill), default=0.0
-        )
+        queued_s = min((group.num_queued_tokens * group.costs.per_token_s for group in prefill), default=0.0)
         for group in self._groups:
             if group.spec.role is Role.DECODE:
                 helping = helps_out(

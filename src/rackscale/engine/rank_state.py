@@ -81,9 +81,11 @@ class RankState:
         self._row_of: dict[RequestId, int] = {}
         self._leaving: dict[RequestId, Reservation] = {}  # where rows go when they are prefilled
         self._expected: set[Reservation] = set()  # room here for rows of other ranks
-        self._arrived: dict[RequestId, tuple[Sequence, Reservation]] = {}  # their KV is here, they have no row
-        # Blocks may be given to a row before the steps that write to them for another one are done, since this rank
-        # does them in order. To other ranks, that write here too, only settled ones are given.
+        self._arrived: dict[
+            RequestId, tuple[Sequence, Reservation]
+        ] = {}  # their KV is here, they have no row
+        # Blocks may be given to a row before the steps that write to them for another one are done, since
+        # this rank does them in order. To other ranks, that write here too, only settled ones are given.
         self._busy_until = np.zeros(spec.num_blocks, dtype=np.int32)
         self.num_planned = self.num_landed = 0
         self.num_preempted = 0
@@ -139,7 +141,7 @@ class RankState:
         reservation = Reservation(
             group=self.group,
             number=self.number,
-            rank=self,
+            give_up=self.release,
             blocks=np.concatenate((column(hits), taken)),
             num_shared=len(hits),
             num_there=len(hits) * self.block_size,
@@ -353,8 +355,8 @@ class RankState:
         return self.siblings.remove(request)
 
     def abandon(self) -> list[Sequence]:
-        """Everybody leaves, and nothing is known of the cache. Gives who lived or waited here, leaders
-        before their siblings. Room that was reserved here is gone, but for blocks that steps in flight of other
+        """Everybody leaves, and nothing is known of the cache. Gives who lived or waited here, leaders before
+        their siblings. Room that was reserved here is gone, but for blocks that steps in flight of other
         ranks still write to."""
         running = [self._vacate(row) for row in self.rows.order.tolist()]
         running += [sequence for sequence, _ in self._arrived.values()]

@@ -1,18 +1,15 @@
 """Room at the rank that will decode a sequence, while another one still prefills it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId
-
-if TYPE_CHECKING:
-    from rackscale.engine.rank_state import RankState
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Reservation:
-    """blocks: owned at `rank`, from the sequence's first on, of which `num_shared` were cached there.
-    num_there: tokens whose KV is there or on its way.
+    """At rank `number` of `group`. blocks: owned there, from the sequence's first on, of which `num_shared`
+    were cached. num_there: tokens whose KV is there or on its way. give_up: has that rank release the blocks.
 
     Steps in flight may still write to the blocks of a reservation that is dropped. So they are given up when
     the last of these steps has landed, not before.
@@ -20,7 +17,7 @@ class Reservation:
 
     group: GroupId
     number: RankId
-    rank: "RankState"
+    give_up: Callable[["Reservation"], None]
     blocks: IntColumn
     num_shared: int
     num_there: int
@@ -57,4 +54,4 @@ class Reservation:
 
     def _settle(self) -> None:
         if self.dropped and not self.num_in_flight:
-            self.rank.release(self)
+            self.give_up(self)

@@ -16,6 +16,7 @@ from rackscale.core import (
     Emit,
     Event,
     Finish,
+    PlaceExperts,
     FinishReason,
     Refuse,
     Request,
@@ -99,7 +100,7 @@ class _Reader:
                     self._finish(command, entry.now)
                 case RunStep():
                     self._count(command)
-                case Refuse():
+                case Refuse() | PlaceExperts():
                     pass  # only what arrives is refused, and then at once
                 case _:
                     assert_never(command)

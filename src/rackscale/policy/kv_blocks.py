@@ -46,7 +46,8 @@ class KvBlocks:
         return taken
 
     def take_settled(self, count: int, settled: BoolColumn) -> IntColumn | None:
-        """The same, of those blocks alone that are `settled` [num_blocks]; None where there are not so many."""
+        """The same, of those blocks alone that are `settled` [num_blocks]; None where there are not so
+        many."""
         free = self._free[: self._num_free]
         taken = free[settled[free]][-count:] if count else free[:0]
         evicted = [block for block in self._cached if settled[block]][: count - len(taken)]

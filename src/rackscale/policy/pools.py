@@ -1,7 +1,7 @@
 """Which pool prefills a prompt, and when a group does the other pool's work as well.
 
-Two things decide, both measured: who has the first token sooner, and what the running users of the decode pool
-would feel. A prompt may make their step at most twice as long as it is without.
+Two things decide, both measured: who has the first token sooner, and what the running users of the decode
+pool would feel. A prompt may make their step at most twice as long as it is without.
 """
 
 from rackscale.policy.step_costs import StepCosts
@@ -33,8 +33,8 @@ def prefill_at_decode(num_uncached: int, decode: StepCosts, prefill: StepCosts, 
 def helps_out(*, helping: bool, queued_s: float, step_s: float) -> bool:
     """Whether a group of the decode pool takes any prompt, as a mixed one does, while prompts wait long.
 
-    helping: whether it does now. queued_s: how long the prefill pool needs for the prompts that wait. step_s: the
-    base of the group's steps; 0: not measured yet.
+    helping: whether it does now. queued_s: how long the prefill pool needs for the prompts that wait. step_s:
+    the base of the group's steps; 0: not measured yet.
     """
     enough = QUEUE_STEPS_TO_STOP if helping else QUEUE_STEPS_TO_HELP
     return step_s > 0 and queued_s > enough * step_s

@@ -1,7 +1,8 @@
 """What a group's steps cost, from those that were measured: a base, and something for each prompt token.
 
 A step takes base_s + tokens * per_token_s. Both are fitted by least squares over recent steps, of which each
-counts less the older it is. Decodes are part of the base: it is what the running users see between two tokens.
+counts less the older it is. Decodes are part of the base: it is what the running users see between two
+tokens.
 """
 
 HALF_LIFE_STEPS = 200.0  # a load that changes within seconds is followed, a single slow step is not

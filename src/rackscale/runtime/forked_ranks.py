@@ -40,7 +40,7 @@ class _Link:
         body = read_frame(self._stream)
         if body is None:
             raise RankLostError(f"the rank's process {self.pid} died", hint="its last words are above")
-        message: FromRank = unframe(body, FromRank)  # type: ignore[arg-type]  # a union is no class to mypy
+        message: FromRank = unframe(body, FromRank)
         if isinstance(message, Failed):
             raise RackscaleError(message.what, hint=message.hint)
         return message
@@ -54,7 +54,8 @@ class _Link:
 
 
 class ForkedRanks:
-    """See `inline.Ranks`. All ranks of the deployment, which the model's `Load` names, alive until `close`."""
+    """See `inline.Ranks`. All ranks of the deployment, which the model's `Load` names, alive until
+    `close`."""
 
     def __init__(self, model: HostModel, deployment: DeploymentSpec) -> None:
         self._links: dict[tuple[GroupId, RankId], _Link] = {}

@@ -27,9 +27,10 @@ from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec
 class HostModel:
     """A model in memory, KV caches for the ranks that this host has, and a heap for each of its groups.
 
-    All of it is mapped by all ranks, which are forked from here. KV caches stay when a group is started again:
-    a rank that lives may still write to one, and what it writes is not read (see engine/group_state.py).
-    Raises SpecError where the checkpoint is broken, CapacityError where memory cannot be had.
+    All of it is mapped by all ranks, which are forked from here. KV caches stay when a group is started
+    again: a rank that lives may still write to one, and what it writes is not read (see
+    engine/group_state.py). Raises SpecError where the checkpoint is broken, CapacityError where memory cannot
+    be had.
     """
 
     def __init__(self, load: Load, path: Path | None, progress: Callable[[int, int], None]) -> None:
@@ -158,7 +159,9 @@ def _path(load: Load, own: Path | None) -> Path:
     if own is not None:
         return own
     if load.path is None:
-        raise SpecError("this host does not know where the model is", hint="give its folder to `rackscale host`")
+        raise SpecError(
+            "this host does not know where the model is", hint="give its folder to `rackscale host`"
+        )
     return Path(load.path)
 
 

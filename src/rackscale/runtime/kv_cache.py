@@ -59,9 +59,7 @@ class KvShape:
 class KvCache:
     """One rank's: its layers, and `table[row, i]`, the block of a row's tokens from i * block_size on."""
 
-    def __init__(
-        self, layers: KvLayers, *, block_size: int, max_running: int, max_model_len: int
-    ) -> None:
+    def __init__(self, layers: KvLayers, *, block_size: int, max_running: int, max_model_len: int) -> None:
         self.layers, self.block_size = layers, block_size
         self.table = np.zeros((max_running, -(-max_model_len // block_size)), dtype=np.int32)
 

@@ -1,13 +1,13 @@
 """What processes tell each other: MessagePack behind a four-byte length, never pickles.
 
-Whoever connects to the engine says who it is first (`Hello`): a host, which loads the model and forks ranks, or
-one of these ranks. A host gets `Load` and then `StartGroup` and `KillGroup`; a rank says `Ready` and then answers
-each `Perform`, in order, with `Answered`.
+Whoever connects to the engine says who it is first (`Hello`): a host, which loads the model and forks ranks,
+or one of these ranks. A host gets `Load` and then `StartGroup` and `KillGroup`; a rank says `Ready` and then
+answers each `Perform`, in order, with `Answered`.
 """
 
 import struct
 from collections.abc import Iterator
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 from msgspec import Struct
 
@@ -16,7 +16,6 @@ from rackscale.runtime.answer import RankAnswer
 from rackscale.specs import DeploymentSpec
 
 LENGTH = struct.Struct("<I")
-T = TypeVar("T")
 
 
 class Hello(Struct, frozen=True, kw_only=True, tag=True):
@@ -141,8 +140,9 @@ def frame(message: object) -> bytes:
     return LENGTH.pack(len(body)) + body
 
 
-def unframe(body: bytes, kind: type[T]) -> T:
-    """A message of one of a union's kinds, without its length."""
+def unframe(body: bytes, kind: Any) -> Any:
+    """A message of `kind`, a class or a union of such, without its length. Raises msgspec.DecodeError where
+    it is none."""
     return decode_msgpack(body, kind)
 
 

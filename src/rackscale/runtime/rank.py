@@ -1,6 +1,7 @@
 """One rank: its view of the model, its KV cache, its rows, and the performance of plans on them."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ class Rank:
         cache: KvCache,
         *,
         max_model_len: int,
-        tokenizer_path: str | None = None,
+        tokenizer_path: Path | None = None,
         ranks: AllToAll | None = None,
         transfer: Transfer | None = None,
     ) -> None:
@@ -54,7 +55,7 @@ class Rank:
             self.cache.assign(plan.block_rows, plan.block_indices, plan.block_ids)
         if not len(plan.rows) and self._ranks is None:
             return RankAnswer(result=RankResult(tokens=column(), expert_loads=column()))
-        sampling = np.flatnonzero(plan.samples)
+        sampling = np.flatnonzero(plan.samples).astype(np.int32)
         logits, num_pushed = self._forward(plan, self._batch(plan, sampling))
         tokens: IntColumn = column()
         logprobs: tuple[TokenLogprobs, ...] = ()

@@ -1,8 +1,9 @@
 """The process that has a host's weights: it loads the model once and forks the ranks, which share its memory.
 
-`python -m rackscale.runtime.rank_host`, started by the server, or by `rackscale host` on another machine. A rank
-that dies is forked again in milliseconds, since nothing has to be loaded. The host does no arithmetic with more
-than one thread, so that it may fork at any time. Ranks die with their host, and when their engine is gone.
+`python -m rackscale.runtime.rank_host`, started by the server, or by `rackscale host` on another machine. A
+rank that dies is forked again in milliseconds, since nothing has to be loaded. The host does no arithmetic
+with more than one thread, so that it may fork at any time. Ranks die with their host, and when their engine
+is gone.
 """
 
 import gc
@@ -77,7 +78,8 @@ class Host:
     children: dict[int, Child] = field(default_factory=dict)
 
     def serve(self, connection: socket.socket, deaths: socket.socket) -> None:
-        """Do what the engine says until it is gone; then no rank is left. deaths: readable when a child died."""
+        """Do what the engine says until it is gone; then no rank is left. deaths: readable when a child
+        died."""
         frames = Frames()
         try:
             connection.sendall(frame(self._hello()))
@@ -115,7 +117,7 @@ class Host:
         )
 
     def _obey(self, connection: socket.socket, body: bytes) -> None:
-        match unframe(body, ToHost):  # type: ignore[type-var]  # a union is no class to mypy
+        match unframe(body, ToHost):
             case Load() as load:
                 connection.sendall(frame(self._load(load, connection)))
             case StartGroup() as start:
@@ -165,7 +167,7 @@ class Host:
                 connection.sendall(frame(self._hello(start, rank)))
                 self.model.be_rank(connection, start.group, rank)
             status = 0
-        except BaseException:
+        except BaseException:  # noqa: BLE001 (the child must not return)
             _LOG.exception("rank %d of group %d ended", rank, start.group)
         finally:
             logging.shutdown()
@@ -203,8 +205,8 @@ def run_host(options: HostOptions, *, once: bool) -> None:
     Raises RackscaleError where nobody listens there within a minute.
     """
     ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    theirs.setblocking(False)
+    ours.setblocking(False)  # noqa: FBT003 (the socket's way)
+    theirs.setblocking(False)  # noqa: FBT003
     with ours, theirs:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)

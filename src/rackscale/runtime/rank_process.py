@@ -1,4 +1,5 @@
-"""A rank's process, forked by its host with the model in memory: it performs plans until its engine is gone."""
+"""A rank's process, forked by its host with the model in memory: it performs plans until its engine is
+gone."""
 
 import gc
 import logging
@@ -36,7 +37,7 @@ def run_rank(connection: socket.socket, make: Callable[[], tuple[Rank, AllToAll 
             connection.sendall(frame(Ready()))
             serve(connection, stream, rank, ranks)
         except RackscaleError as error:
-            _LOG.error("%s", error)  # noqa: TRY400 (the sentence says it)
+            _LOG.error("%s", error)
             failed = Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)
             connection.sendall(frame(failed))
         except (BrokenPipeError, ConnectionError):
@@ -46,7 +47,7 @@ def run_rank(connection: socket.socket, make: Callable[[], tuple[Rank, AllToAll 
 def serve(connection: socket.socket, stream: BinaryIO, rank: Rank, ranks: AllToAll | None) -> None:
     """Perform what comes, in order."""
     while (body := read_frame(stream)) is not None:
-        match unframe(body, ToRank):  # type: ignore[type-var]  # a union is no class to mypy
+        match unframe(body, ToRank):
             case Perform(plan=plan):
                 connection.sendall(frame(Answered(answer=rank.step(plan))))
             case Place() as place:
@@ -80,4 +81,3 @@ def threads_for(weight_bytes: int, num_ranks: int) -> int:
     a second core, which the engine and the frontend then have for themselves."""
     cores = len(os.sched_getaffinity(0))
     return 1 if weight_bytes < SMALL_MODEL_BYTES else max(1, cores // num_ranks)
-

@@ -1,7 +1,8 @@
 """What the server's process and its engine's tell each other; frames as in `runtime.messages`.
 
-The server sends `Configure`, then `Submit` and `Abort`. The engine sends `Progress`, then `Started`, then `Said`
-after each event that says something; and a `Snapshot` a few times a second, by which the server knows that it lives.
+The server sends `Configure`, then `Submit` and `Abort`. The engine sends `Progress`, then `Started`, then
+`Said` after each event that says something; and a `Snapshot` a few times a second, by which the server knows
+that it lives.
 """
 
 from msgspec import Struct
@@ -14,8 +15,9 @@ from rackscale.serve.rack_state import RackState
 
 
 class Configure(Struct, frozen=True, kw_only=True, tag=True):
-    """What to be an engine of. load: for hosts; which ranks each of them has is the engine's to say. addresses:
-    where to listen for hosts and ranks. num_hosts: to wait for. log: the path of the log, or None."""
+    """What to be an engine of. load: for hosts; which ranks each of them has is the engine's to say.
+    addresses: where to listen for hosts and ranks. num_hosts: to wait for. log: the path of the log, or
+    None."""
 
     load: Load
     addresses: tuple[str, ...]

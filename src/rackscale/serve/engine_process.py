@@ -1,7 +1,7 @@
 """The engine's process: `python -m rackscale.serve.engine_process FD`, started by the server.
 
-It has no state that is worth keeping: the server knows what each client asked for and has got, and tells the next
-engine. It loads no torch, so that the next one is there at once.
+It has no state that is worth keeping: the server knows what each client asked for and has got, and tells the
+next engine. It loads no torch, so that the next one is there at once.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ class EngineProcess(FleetEvents):
 
     def received(self, _peer: Peer, body: bytes) -> None:
         """The server said something."""
-        match unframe(body, ToEngine):  # type: ignore[type-var]  # a union is no class to mypy
+        match unframe(body, ToEngine):
             case Configure() as configure:
                 try:
                     self._configure(configure)
@@ -167,9 +167,14 @@ async def run(connection: socket.socket) -> None:
 
 
 def _end_on(process: EngineProcess, context: dict[str, object]) -> None:
-    """What goes wrong in a callback: the engine believes in what was not done, so no later step can be right."""
+    """What goes wrong in a callback: the engine believes in what was not done, so no later step can be
+    right."""
     error = context.get("exception")
-    _LOG.error("the engine fails: %s", context.get("message"), exc_info=error if isinstance(error, BaseException) else None)
+    _LOG.error(
+        "the engine fails: %s",
+        context.get("message"),
+        exc_info=error if isinstance(error, BaseException) else None,
+    )
     process.ended.set()
 
 

@@ -1,8 +1,8 @@
 """Hosts and their ranks, as the engine's process has them: who is connected, which groups can work.
 
-A group lives and dies as a whole. Ranks wait for each other in every layer, so when one is gone the others hold half
-a step; they are ended, and the group is forked again, which takes milliseconds. It counts as lost only when all its
-connections are closed, which is after the last of its processes has written to memory.
+A group lives and dies as a whole. Ranks wait for each other in every layer, so when one is gone the others
+hold half a step; they are ended, and the group is forked again, which takes milliseconds. It counts as lost
+only when all its connections are closed, which is after the last of its processes has written to memory.
 """
 
 import asyncio
@@ -200,7 +200,7 @@ class Host:
 
     def received(self, _peer: Peer, body: bytes) -> None:
         self._heard = asyncio.get_running_loop().time()
-        match unframe(body, FromHost):  # type: ignore[type-var]  # a union is no class to mypy
+        match unframe(body, FromHost):
             case Loading(done=done, total=total):
                 self._fleet.events.loading(done, total)
             case Loaded() as loaded:
@@ -311,7 +311,7 @@ class Group:
 
     def received(self, link: Link, body: bytes) -> None:
         """A rank said something."""
-        match unframe(body, FromRank):  # type: ignore[type-var]  # a union is no class to mypy
+        match unframe(body, FromRank):
             case Ready():
                 link.ready = True
                 if len(self.links) == self.spec.num_ranks and all(item.ready for item in self.links.values()):
@@ -429,4 +429,3 @@ class _RankListener:
 
     def closed(self, _peer: Peer) -> None:
         self.group.link_closed(self.link)
-

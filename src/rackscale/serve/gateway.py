@@ -90,7 +90,7 @@ class Gateway:
         app.router.add_get("/ready", self._health)
         app.router.add_get("/live", self._live)
         app.router.add_get("/metrics", self._scrape)
-        add_rack_routes(app, lambda: self._rack())
+        add_rack_routes(app, lambda: self._rack())  # noqa: PLW0108 (it changes)
         app.router.add_route("*", "/{path:.*}", self._pass)
         self._runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=END_LIMIT_S

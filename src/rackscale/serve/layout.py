@@ -9,8 +9,8 @@ from rackscale.specs import GroupSpec
 def assign(
     groups: Sequence[GroupSpec], capacities: Mapping[str, int | None]
 ) -> dict[str, tuple[tuple[GroupId, RankId], ...]]:
-    """Every rank to a host: groups in order, hosts in order of their names, each with about the same number of
-    ranks. capacities: how many ranks a host may have; None: any number.
+    """Every rank to a host: groups in order, hosts in order of their names, each with about the same number
+    of ranks. capacities: how many ranks a host may have; None: any number.
 
     With as many groups as hosts each host has one; a group that is wider than a host goes over several.
     Raises SpecError where the hosts have no room for all.

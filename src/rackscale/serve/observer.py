@@ -118,7 +118,10 @@ class Observer:
             experts=_experts(stats),
             transfers=TransfersView(
                 num_in_flight=sum(
-                    len(rank.pushes) for group in fleet.groups for step in group.in_flight for rank in step.plan.ranks
+                    len(rank.pushes)
+                    for group in fleet.groups
+                    for step in group.in_flight
+                    for rank in step.plan.ranks
                 ),
                 num_moved=self._total.num_moved,
                 num_failed=0,
@@ -141,17 +144,13 @@ class Observer:
             group=number,
             role=role,
             tp=group.spec.tp,
-            ranks=[
-                self._rank(group, rank, stats, before, seconds) for rank in range(group.spec.num_ranks)
-            ],
+            ranks=[self._rank(group, rank, stats, before, seconds) for rank in range(group.spec.num_ranks)],
             num_steps=self._total.num_steps[number],
             step_s=step_s / steps if steps else 0.0,
             imbalance=1.0 if stats.experts is None else stats.experts.imbalance,
         )
 
-    def _rank(
-        self, group: Group, rank: int, stats: GroupStats, before: _Total, seconds: float
-    ) -> RankView:
+    def _rank(self, group: Group, rank: int, stats: GroupStats, before: _Total, seconds: float) -> RankView:
         seat = rank // group.spec.tp
         mine, link = stats.ranks[seat], group.links.get(RankId(rank))
         now, then = self._total.ranks[group.number][seat], before.ranks[group.number][seat]

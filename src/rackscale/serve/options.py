@@ -18,9 +18,10 @@ class ServeOptions:
     stream_interval_s: a stream's later chunks come at most this often, with all tokens since the
     last one; its first and its last come at once. drain_s: how long running requests may go on after
     a SIGTERM. max_body_mib: larger request bodies are refused. layout: of ranks, unless there is a
-    `deployment` file that says it. hosts: that join with ranks at `listen`; 0: all ranks are here. hang_limit_s: a process that is silent for so long counts as dead.
-    start_limit_s: how long the ranks of a group may take to start. wire: in what format tokens go to experts of
-    other ranks. router_skew: for tests, see `runtime.host_model.skewed`.
+    `deployment` file that says it. hosts: that join with ranks at `listen`; 0: all ranks are here.
+    hang_limit_s: a process that is silent for so long counts as dead. start_limit_s: how long the ranks
+    of a group may take to start. wire: in what format tokens go to experts of other ranks. router_skew:
+    for tests, see `runtime.host_model.skewed`.
     """
 
     model: Path

@@ -32,7 +32,7 @@ class Peer(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)  # uvloop's own does not say that it is one
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's own does not say that it is one
         connection: socket.socket | None = transport.get_extra_info("socket")
         if connection is not None and connection.family in {socket.AF_INET, socket.AF_INET6}:
             keep_alive(connection)

@@ -84,7 +84,7 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         )
         started, _ = starting.result()
         _LOG.info(
-            "ready in %.1f s: %s on %s://%s:%d/v1, %s (%s kernels, %d threads a rank, %d KV blocks); see /rack",
+            "ready in %.1f s: %s on %s://%s:%d/v1 and /rack, %s (%s kernels, %d threads each, %d blocks)",
             time.monotonic() - started_s,
             options.name,
             "https" if options.tls_cert else "http",
@@ -118,9 +118,7 @@ async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) 
     return False
 
 
-async def _drain(
-    options: ServeOptions, desk: Desk, gateway: Gateway, running: asyncio.Future[Any]
-) -> None:
+async def _drain(options: ServeOptions, desk: Desk, gateway: Gateway, running: asyncio.Future[Any]) -> None:
     """Let requests finish, and tell those that cannot. Raises what ended the supervisor."""
     gateway.shut()
     drained: asyncio.Future[Any] = asyncio.ensure_future(gateway.drained())

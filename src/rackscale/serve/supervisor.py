@@ -1,4 +1,5 @@
-"""Owns the engine's process and this host's: starts them, notices when they die or hang, and starts them again.
+"""Owns the engine's process and this host's: starts them, notices when they die or hang, and starts them
+again.
 
 Clients' requests are safe at the desk, weights with the host, and neither knows of the other. So an engine is
 replaced in a fraction of a second, and a host in the time that it takes to load the model.
@@ -82,7 +83,8 @@ class Supervisor:
             short_lives = short_lives + 1 if time.monotonic() - born_s < SHORT_LIFE_S else 0
             if short_lives == MAX_SHORT_LIVES:
                 raise RankLostError(
-                    f"the {what}'s process died {MAX_SHORT_LIVES} times in a row", hint="its last words are above"
+                    f"the {what}'s process died {MAX_SHORT_LIVES} times in a row",
+                    hint="its last words are above",
                 )
 
     async def _live_host(self) -> None:
@@ -182,7 +184,7 @@ class _EngineLife:
 
     def received(self, _peer: Peer, body: bytes) -> None:
         self.heard_s = time.monotonic()
-        message: FromEngine = unframe(body, FromEngine)  # type: ignore[arg-type]  # a union is no class to mypy
+        message: FromEngine = unframe(body, FromEngine)
         if isinstance(message, Broken):
             self.broken = RackscaleError(message.what, hint=message.hint)
             self.broken.exit_code = message.exit_code
@@ -196,6 +198,8 @@ class _EngineLife:
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """Its exit code, when it has ended."""
+    if process.poll() is not None:
+        return process.returncode
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     descriptor = os.pidfd_open(process.pid)
     loop.add_reader(descriptor, ended.set)

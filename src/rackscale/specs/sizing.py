@@ -46,7 +46,7 @@ def pools_of(*, mixed: int | None, prefill: int | None, decode: int | None) -> t
     return (PoolLayout(num_ranks=mixed or 1),)
 
 
-def lay_out(
+def lay_out(  # noqa: PLR0913 (an option each)
     model: ModelSpec,
     *,
     name: str,

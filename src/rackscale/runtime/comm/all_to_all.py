@@ -37,8 +37,9 @@ class Received(Protocol):
 
 
 class AllToAll(Protocol):
-    """One rank's end. Every rank of the group calls `dispatch` and `combine` once for each layer with experts,
-    in the same order, with no tokens if it has none. Nothing waits longer than a limit: RankLostError then."""
+    """One rank's end. Every rank of the group calls `dispatch` and `combine` once for each layer with
+    experts, in the same order, with no tokens if it has none. Nothing waits longer than a limit:
+    RankLostError then."""
 
     def place(self, layer: int, ranks_EC: IntColumn, counts_E: IntColumn) -> None:
         """Which ranks have copies of a layer's experts, from the next `dispatch` on."""

@@ -9,7 +9,6 @@ import mmap
 
 from rackscale.core import CapacityError
 
-
 MAP_NORESERVE = 0x4000  # mmap(2); the module does not name it
 
 
@@ -26,7 +25,7 @@ class Heap:
             self.segments = [mmap.mmap(-1, max(num_bytes, 1), flags) for _ in range(num_ranks)]
         except (OSError, ValueError, OverflowError) as error:
             raise CapacityError(
-                f"{num_ranks} segments of {num_bytes / 2**20:.0f} MiB of shared memory cannot be had ({error})",
+                f"{num_ranks} times {num_bytes / 2**20:.0f} MiB of shared memory cannot be had ({error})",
                 hint="lower --max-batched-tokens or the number of ranks",
             ) from None
 

@@ -36,15 +36,18 @@ class NativeDecoder:
         )
         for layer in weights.layers:
             attention, ffn = layer.attention, layer.ffn
-            moe = descriptors.moe(ffn, native, num_moes) if isinstance(ffn, MoeWeights) else None
-            num_moes += moe is not None
+            if isinstance(ffn, MoeWeights):
+                native_ffn: _native.Moe | _native.Mlp = descriptors.moe(ffn, native, num_moes)
+                num_moes += 1
+            else:
+                native_ffn = descriptors.mlp(ffn)
             self._model.add(
                 layer.attention_norm.data_ptr(),
                 descriptors.mla(attention)
                 if isinstance(attention, MlaWeights)
                 else descriptors.gqa(attention),
                 layer.ffn_norm.data_ptr(),
-                moe or descriptors.mlp(ffn),
+                native_ffn,
             )
         moes = [layer.ffn for layer in weights.layers if isinstance(layer.ffn, MoeWeights)]
         self._loads_shape = (len(moes), moes[0].spec.router.num_experts if moes else 0)

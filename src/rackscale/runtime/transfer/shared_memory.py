@@ -22,7 +22,11 @@ class SharedTransfer:
         return SharedMove(
             cache.layers,
             [
-                (self._caches[push.group, push.rank], _index(source_slots(push, cache)), _index(target_slots(push)))
+                (
+                    self._caches[push.group, push.rank],
+                    _index(source_slots(push, cache)),
+                    _index(target_slots(push)),
+                )
                 for push in pushes
             ],
         )

@@ -46,5 +46,7 @@ def source_slots(push: KvPush, cache: KvCache) -> IntColumn:
 def target_slots(push: KvPush) -> IntColumn:
     """Where the tokens go in the destination's cache."""
     positions = np.arange(push.start, push.end, dtype=np.int32)
-    slots: IntColumn = push.blocks[positions // push.block_size] * push.block_size + positions % push.block_size
+    slots: IntColumn = (
+        push.blocks[positions // push.block_size] * push.block_size + positions % push.block_size
+    )
     return slots
