@@ -2,11 +2,12 @@
 
 from rackscale.core import SpecError
 from rackscale.engine.engine import Engine
+from rackscale.policy import PrefixJournal
 from rackscale.specs import DeploymentSpec, GroupSpec, Role
 
 
-def build(deployment: DeploymentSpec) -> Engine:
-    """An engine for a deployment.
+def build(deployment: DeploymentSpec, journal: PrefixJournal | None = None) -> Engine:
+    """An engine for a deployment. journal: see `Engine`.
 
     Raises SpecError where a size is below 1, where one of two pools is missing, where ranks do not divide by
     tp or experts by ranks, or where a rank could get stuck: a step must hold a token of every row, and a
@@ -31,7 +32,7 @@ def build(deployment: DeploymentSpec) -> Engine:
         (only,) = roles
         other = Role.DECODE if only is Role.PREFILL else Role.PREFILL
         raise SpecError(f"all groups are for {only} alone", hint=f"add one for {other}, or make one mixed")
-    return Engine(deployment)
+    return Engine(deployment, journal)
 
 
 def _check_group(name: str, group: GroupSpec, blocks_per_sequence: int) -> None:

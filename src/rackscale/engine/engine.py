@@ -32,22 +32,27 @@ from rackscale.core import (
     StepDone,
     column,
 )
+from rackscale.engine.expert_state import ExpertState
 from rackscale.engine.group_state import Flight, GroupState
 from rackscale.engine.pools import Pools
 from rackscale.engine.rank_state import RankState
 from rackscale.engine.sequence import Sequence
 from rackscale.engine.stats import EngineStats
-from rackscale.policy import importance, route
+from rackscale.policy import PrefixJournal, importance, route
 from rackscale.specs import DeploymentSpec
 
 
 class Engine:
-    """Groups, and which rank each living request is on. Made by `build`."""
+    """Groups, and which rank each living request is on. Made by `build`.
 
-    def __init__(self, deployment: DeploymentSpec) -> None:
+    journal: is told what enters and leaves the ranks' caches; None: nobody wants to know.
+    """
+
+    def __init__(self, deployment: DeploymentSpec, journal: PrefixJournal | None = None) -> None:
         self.deployment = deployment
         self._groups = [
-            GroupState(GroupId(number), spec, deployment) for number, spec in enumerate(deployment.groups)
+            GroupState(GroupId(number), spec, deployment, journal)
+            for number, spec in enumerate(deployment.groups)
         ]
         self._pools = Pools(self._groups)
         self._rank_of: dict[RequestId, RankState] = {}
@@ -80,9 +85,13 @@ class Engine:
                 commands.append(RunStep(plan=step))
         return commands
 
+    def experts(self, group: GroupId) -> ExpertState | None:
+        """The group's experts; None where one rank has all."""
+        return self._group(group).experts
+
     def placement(self, group: GroupId) -> PlaceExperts | None:
         """Where the group's experts are: what ranks that start have to know. None where one rank has all."""
-        experts = self._group(group).experts
+        experts = self.experts(group)
         return None if experts is None else experts.command()
 
     def _arrive(self, event: Arrive, now: Seconds) -> list[Command]:

@@ -19,7 +19,7 @@ from rackscale.engine.expert_state import ExpertState
 from rackscale.engine.rank_state import RankState
 from rackscale.engine.reservation import Reservation
 from rackscale.engine.stats import GroupStats
-from rackscale.policy import StepCosts
+from rackscale.policy import PrefixJournal, StepCosts
 from rackscale.specs import DeploymentSpec, GroupSpec, Role
 
 
@@ -38,9 +38,17 @@ class Flight:
 class GroupState:
     """Ranks in lockstep. A group that lost a rank takes no step until it is back."""
 
-    def __init__(self, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
+    def __init__(
+        self,
+        group: GroupId,
+        spec: GroupSpec,
+        deployment: DeploymentSpec,
+        journal: PrefixJournal | None = None,
+    ) -> None:
         self.group, self.spec, self.role = group, spec, spec.role
-        self.ranks = [RankState(group, RankId(number), spec, deployment) for number in range(spec.num_seats)]
+        self.ranks = [
+            RankState(group, RankId(number), spec, deployment, journal) for number in range(spec.num_seats)
+        ]
         self.costs = StepCosts()
         self.experts = ExpertState.of(group, spec, deployment)
         self.in_flight: deque[Flight] = deque()

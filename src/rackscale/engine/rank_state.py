@@ -23,7 +23,7 @@ from rackscale.engine.rows import Rows
 from rackscale.engine.sequence import Sequence
 from rackscale.engine.stats import RankStats
 from rackscale.engine.table_changes import TableChanges
-from rackscale.policy import Candidate, KvBlocks, Siblings, Waiting, fill_step
+from rackscale.policy import ROOT, Candidate, KvBlocks, PrefixJournal, Siblings, Waiting, fill_step
 from rackscale.specs import DeploymentSpec, GroupSpec
 
 IDLE = RankPlan(
@@ -70,11 +70,19 @@ class RankState:
     are free, from the moment of planning on.
     """
 
-    def __init__(self, group: GroupId, number: RankId, spec: GroupSpec, deployment: DeploymentSpec) -> None:
+    def __init__(
+        self,
+        group: GroupId,
+        number: RankId,
+        spec: GroupSpec,
+        deployment: DeploymentSpec,
+        journal: PrefixJournal | None = None,
+    ) -> None:
         self.group, self.number, self.spec = group, number, spec
         self.block_size, max_model_len = deployment.block_size, deployment.max_model_len
         self.find_room: FindRoom = stay
-        self.blocks = KvBlocks(spec.num_blocks)
+        self._journal = journal
+        self.blocks = self._empty_blocks()
         self.rows = Rows(spec.max_running, max_model_len, self.block_size)
         self.waiting: Waiting[Sequence] = Waiting()
         self.siblings: Siblings[Sequence] = Siblings()
@@ -164,7 +172,7 @@ class RankState:
         self._expected.discard(reservation)
         self._arrived[sequence.request.id] = sequence, reservation
         num_full = len(sequence.request.prompt + sequence.emitted[:-1]) // self.block_size
-        self.blocks.index.insert(sequence.names[:num_full], reservation.blocks[:num_full].tolist())
+        self._insert(sequence, reservation.blocks[:num_full])
 
     def plan(self) -> RankPlan:
         """What enters the next step; empty columns if there is nothing to do."""
@@ -306,10 +314,25 @@ class RankState:
         assert sequence is not None, "a step holds rows that are taken"
         first = start // self.block_size
         last = int(self.rows.num_computed[row]) // self.block_size
-        names = sequence.names[first:last]
-        self.blocks.index.insert(names, self.rows.table[row, first : first + len(names)].tolist())
+        last = min(last, len(sequence.names))
+        self._insert(sequence, self.rows.table[row, first:last], first)
         if self.rows.num_computed[row] >= self.rows.num_prompt[row]:
             self._wake_siblings(sequence.request.id)
+
+    def _empty_blocks(self) -> KvBlocks:
+        return KvBlocks(self.spec.num_blocks, None if self._journal is None else self._journal.remove)
+
+    def _insert(self, sequence: Sequence, blocks: IntColumn, first: int = 0) -> None:
+        """The sequence's full blocks from number `first` on are in these."""
+        names, size = sequence.names, self.block_size
+        new = self.blocks.index.insert(names[first : first + len(blocks)], blocks.tolist())
+        if self._journal is None or not new:
+            return
+        tokens = sequence.tokens()
+        for number in (first + at for at in new):
+            parent = names[number - 1] if number else ROOT
+            block = tuple(tokens[number * size : (number + 1) * size].tolist())
+            self._journal.store(names[number], parent, block)
 
     def _wake_siblings(self, leader: RequestId) -> None:
         for sibling in self.siblings.release(leader):
@@ -361,7 +384,8 @@ class RankState:
         running = [self._vacate(row) for row in self.rows.order.tolist()]
         running += [sequence for sequence, _ in self._arrived.values()]
         self._arrived.clear()
-        self.blocks = KvBlocks(self.spec.num_blocks)
+        self.blocks.index.forget_all()
+        self.blocks = self._empty_blocks()
         self._busy_until[:] = self.num_landed
         for reservation in list(self._expected):
             if reservation.num_in_flight:
@@ -396,7 +420,7 @@ class RankState:
             reservation.drop()
         blocks = self.rows.vacate(row)
         self._busy_until[blocks] = self.num_planned
-        self.blocks.index.insert(sequence.names[:num_full], blocks[:num_full].tolist())
+        self._insert(sequence, blocks[:num_full])
         self.blocks.release(blocks)
         del self._row_of[sequence.request.id]
         return sequence

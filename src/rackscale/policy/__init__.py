@@ -12,6 +12,7 @@ from rackscale.policy.expert_placement import (
 from rackscale.policy.kv_blocks import KvBlocks
 from rackscale.policy.pools import helps_out, local_limit, prefill_at_decode
 from rackscale.policy.prefix_index import ROOT, BlockHash, PrefixIndex, block_hashes
+from rackscale.policy.prefix_journal import BlockChange, BlockRemoved, BlockStored, PrefixJournal
 from rackscale.policy.router import Candidate, route
 from rackscale.policy.scheduler import fill_step, importance
 from rackscale.policy.siblings import Siblings
@@ -20,12 +21,16 @@ from rackscale.policy.waiting import Waiting
 
 __all__ = [
     "ROOT",
+    "BlockChange",
     "BlockHash",
+    "BlockRemoved",
+    "BlockStored",
     "Candidate",
     "ExpertLoads",
     "KvBlocks",
     "Placement",
     "PrefixIndex",
+    "PrefixJournal",
     "Siblings",
     "StepCosts",
     "Waiting",

@@ -6,20 +6,20 @@ the free ones first and then from the cached ones, the least recently used first
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
 from rackscale.core import BlockId, BoolColumn, IntColumn, column
-from rackscale.policy.prefix_index import PrefixIndex
+from rackscale.policy.prefix_index import BlockHash, PrefixIndex
 
 
 class KvBlocks:
-    """The blocks 0 .. num_blocks - 1, all free at first."""
+    """The blocks 0 .. num_blocks - 1, all free at first. forgotten: see `PrefixIndex`."""
 
-    def __init__(self, num_blocks: int) -> None:
+    def __init__(self, num_blocks: int, forgotten: Callable[[BlockHash], None] | None = None) -> None:
         self.num_blocks = num_blocks
-        self.index = PrefixIndex()
+        self.index = PrefixIndex(forgotten)
         self._num_owners = np.zeros(num_blocks, dtype=np.int32)
         self._free = np.arange(num_blocks - 1, -1, -1, dtype=np.int32)  # a stack
         self._num_free = num_blocks

@@ -4,7 +4,7 @@ A full block is named by the hash of its parent's name and its own tokens, so th
 prefixes from the first token on. The index maps names to blocks, one block a name.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from typing import NewType
 
@@ -30,9 +30,10 @@ def block_hashes(tokens: IntColumn, block_size: int, parent: BlockHash = ROOT) -
 
 
 class PrefixIndex:
-    """Names of full blocks, both ways."""
+    """Names of full blocks, both ways. forgotten: is told each name that the index knew and knows no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, forgotten: Callable[[BlockHash], None] | None = None) -> None:
+        self._forgotten = forgotten
         self._block_of: dict[BlockHash, BlockId] = {}
         self._name_of: dict[BlockId, BlockHash] = {}
 
@@ -49,13 +50,27 @@ class PrefixIndex:
             blocks.append(block)
         return blocks
 
-    def insert(self, names: Iterable[BlockHash], blocks: Iterable[BlockId]) -> None:
-        """Remember what the blocks hold. A name that is known keeps the block it has."""
-        for name, block in zip(names, blocks, strict=True):
+    def insert(self, names: Iterable[BlockHash], blocks: Iterable[BlockId]) -> list[int]:
+        """Remember what the blocks hold. A name that is known keeps the block it has.
+
+        Gives the positions of the names that were not known.
+        """
+        new = []
+        for at, (name, block) in enumerate(zip(names, blocks, strict=True)):
             if name not in self._block_of:
                 self._block_of[name] = block
                 self._name_of[block] = name
+                new.append(at)
+        return new
 
     def forget(self, block: BlockId) -> None:
         """The block is about to hold something else."""
-        del self._block_of[self._name_of.pop(block)]
+        name = self._name_of.pop(block)
+        del self._block_of[name]
+        if self._forgotten is not None:
+            self._forgotten(name)
+
+    def forget_all(self) -> None:
+        """Every block is void."""
+        for block in list(self._name_of):
+            self.forget(block)
