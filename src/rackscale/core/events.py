@@ -30,10 +30,12 @@ class RankResult(Struct, frozen=True, kw_only=True):
 
     tokens: one for each sequence with `samples` 1, in the plan's order.
     expert_loads: tokens by MoE layer and expert, flattened; empty when not reported.
+    lost_pushes: whose KV did not arrive, and nothing of it will any more.
     """
 
     tokens: IntColumn
     expert_loads: IntColumn
+    lost_pushes: tuple[RequestId, ...] = ()
 
 
 class StepDone(Struct, frozen=True, kw_only=True, tag=True):

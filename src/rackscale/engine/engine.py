@@ -165,13 +165,27 @@ class Engine:
         emit, ends, departs = self._record(event, flight)
         commands: list[Command] = [emit] if emit.requests else []
         commands += [self._end(request, reason) for request, reason in ends]
+        lost = self._lose_pushes(event)
         for request in departs:
+            if request in lost:
+                continue
             sequence, room = self._rank_of[request].depart(request)
             rank = self._rank_of[request] = self._groups[room.group].ranks[room.number]
             rank.arrive(sequence, room)
         self._pools.look()
         placement = group.rebalance(event)
         return commands if placement is None else [*commands, placement]
+
+    def _lose_pushes(self, event: StepDone) -> set[RequestId]:
+        """KV that did not arrive is computed again."""
+        lost: set[RequestId] = set()
+        for rank, result in zip(self._group(event.group).ranks, event.ranks, strict=True):
+            for request in result.lost_pushes:
+                rank.lose_push(request)
+                lost.add(request)
+        if lost:
+            self._move_out([])
+        return lost
 
     def _record(
         self, event: StepDone, flight: Flight

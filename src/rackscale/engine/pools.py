@@ -20,14 +20,15 @@ class Pools:
                     rank.find_room = self._find_room
 
     def for_prompt(self, sequence: Sequence) -> list[GroupState]:
-        """Groups of which one is to compute the sequence's prompt; at least one."""
+        """Groups of which one is to compute the sequence's prompt; at least one. Where KV was lost on its way
+        it need not move again: so there is an end to it."""
         alive = [group for group in self._groups if not group.lost] or self._groups
         prefill = [group for group in alive if group.role is Role.PREFILL]
         others = [group for group in alive if group.decodes]
         if not prefill or not others:
             return alive
         mixed = [group for group in others if group.role is Role.MIXED]
-        if self._stays_local(sequence, prefill, others):
+        if sequence.push_lost or self._stays_local(sequence, prefill, others):
             return others
         return prefill + mixed
 

@@ -401,6 +401,15 @@ class RankState:
         reservation.num_shared = 0
         self.blocks.own(reservation.blocks)
 
+    def lose_push(self, request: RequestId) -> None:
+        """KV of the request, if it is still on its way elsewhere, did not arrive."""
+        reservation = self._leaving.get(request)
+        if reservation is not None:
+            sequence = self.rows.sequences[self._row_of[request]]
+            assert sequence is not None, "who leaves has a row"
+            sequence.push_lost = True
+            reservation.drop()
+
     def stranded(self) -> list[Sequence]:
         """Rows whose room elsewhere is gone leave."""
         gone = [request for request, room in self._leaving.items() if room.dropped]

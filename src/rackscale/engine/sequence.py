@@ -13,7 +13,8 @@ class Sequence:
     """What does not change from step to step; what does is in the columns of `Rows`.
 
     names: of full blocks of prompt + emitted, those of the prompt at least. emitted: the output up to the
-    last time that the sequence lost its row. num_cached None: it never had a row.
+    last time that the sequence lost its row. num_cached None: it never had a row. push_lost: its KV did not
+    arrive where it was to be decoded.
     """
 
     request: Request
@@ -22,6 +23,7 @@ class Sequence:
     names: list[BlockHash]
     emitted: tuple[TokenId, ...] = ()
     num_cached: int | None = None
+    push_lost: bool = False
 
     def tokens(self) -> IntColumn:
         """Prompt and emitted tokens."""
