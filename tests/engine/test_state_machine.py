@@ -84,12 +84,12 @@ class EngineMachine(RuleBasedStateMachine):
             assert self.world.ended[name] is end
 
     @precondition(lambda self: any(self.world.flights))
-    @rule(data=st.data(), times=st.integers(1, 4))
-    def step(self, data, times):
+    @rule(data=st.data(), times=st.integers(1, 4), loses_pushes=st.booleans())
+    def step(self, data, times, loses_pushes):
         group = data.draw(st.sampled_from([g for g, flights in enumerate(self.world.flights) if flights]))
         for _ in range(times):
             if self.world.flights[group]:
-                self.world.step(group)
+                self.world.step(group, loses_pushes=loses_pushes)
 
     @rule(seconds=st.floats(0, 30))
     def wait(self, seconds):

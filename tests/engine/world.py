@@ -3,6 +3,7 @@
 from collections import deque
 
 from fake_rank import FakeRank
+from msgspec.structs import replace
 
 from rackscale.core import (
     Arrive,
@@ -66,7 +67,7 @@ class World:
         self.output = {}
         self.ended = {}  # how, and exactly once
         self.lost = set()
-        self.num_pushed = 0
+        self.num_pushed = self.num_lost_pushes = 0
         self.flights = [deque() for _ in deployment.groups]
         self.ranks = [self._fresh_ranks(group) for group in deployment.groups]
 
@@ -116,11 +117,15 @@ class World:
     def cancel(self, name):
         return self.feed(Cancel(request=RequestId(name)))
 
-    def step(self, group=0):
-        """The group's oldest step in flight is done."""
+    def step(self, group=0, *, loses_pushes=False):
+        """The group's oldest step in flight is done. loses_pushes: its KV does not arrive elsewhere."""
         plan = self.flights[group].popleft()
         results = tuple(rank.step(part) for rank, part in zip(self.ranks[group], plan.ranks, strict=True))
-        for rank in self.ranks[group]:
+        if loses_pushes:
+            lost = [tuple(push.request for push in part.pushes) for part in plan.ranks]
+            results = tuple(replace(done, lost_pushes=ids) for done, ids in zip(results, lost, strict=True))
+            self.num_lost_pushes += sum(map(len, lost))
+        for rank in [] if loses_pushes else self.ranks[group]:
             for to_group, to_rank, content in rank.pushed:
                 slots = self.ranks[to_group][to_rank].slots
                 for slot, value in content.items():
