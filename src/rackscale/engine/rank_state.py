@@ -411,8 +411,10 @@ class RankState:
             reservation.drop()
 
     def stranded(self) -> list[Sequence]:
-        """Rows whose room elsewhere is gone leave."""
+        """Rows whose room elsewhere is gone leave. Their siblings, that wait here, wait for them no more."""
         gone = [request for request, room in self._leaving.items() if room.dropped]
+        for request in gone:
+            self._wake_siblings(request)
         return [self._vacate(self._row_of[request]) for request in gone]
 
     def _vacate(self, row: int) -> Sequence:

@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from rackscale.core import GroupId, IntColumn, KvPush, RankId
+from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId
 from rackscale.runtime.kv_cache import KvCache, KvLayers
 from rackscale.runtime.transfer.transfer import source_slots, target_slots
 
@@ -38,6 +38,7 @@ class SharedMove:
     def __init__(self, source: KvLayers, targets: list[tuple[KvLayers, Tensor, Tensor]]) -> None:
         self._source, self._targets = source, targets
         self.num_bytes = 0
+        self.lost: tuple[RequestId, ...] = ()
 
     def after_layer(self, layer: int) -> None:
         for target, from_slots, to_slots in self._targets:

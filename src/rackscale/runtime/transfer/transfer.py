@@ -9,14 +9,16 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from rackscale.core import IntColumn, KvPush
+from rackscale.core import IntColumn, KvPush, RequestId
 from rackscale.runtime.kv_cache import KvCache
 
 
 class Move(Protocol):
-    """The pushes of one step, under way. Leaving the context waits until all KV has arrived."""
+    """The pushes of one step, under way. Leaving the context waits until all KV has arrived, or not longer
+    than a limit: `lost` are those of which nothing will arrive any more."""
 
     num_bytes: int
+    lost: tuple[RequestId, ...]
 
     def after_layer(self, layer: int) -> None:
         """The layer's KV is in the source's cache: send it."""
