@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rackscale import __version__
-from rackscale.cli import evaluate, export, generate, replay, serve, top
+from rackscale.cli import evaluate, export, frontend, generate, replay, serve, top
 from rackscale.core import RackscaleError
 
 EXIT_USAGE = 2
@@ -24,7 +24,15 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (serve.serve, generate.generate, evaluate.evaluate, export.export, replay.replay, top.top):
+for verb in (
+    serve.serve,
+    frontend.frontend,
+    generate.generate,
+    evaluate.evaluate,
+    export.export,
+    replay.replay,
+    top.top,
+):
     app.command()(verb)
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from rackscale.serve.discovery import Discovery
 from rackscale.specs.sizing import (
     DEFAULT_BLOCK_SIZE,
     DEFAULT_MAX_BATCHED_TOKENS,
@@ -20,6 +21,11 @@ __all__ = [
     "ActivationsOption",
     "BlockSizeOption",
     "DecodeOption",
+    "DiscoveryOption",
+    "DrainOption",
+    "DynamoHostOption",
+    "HostOption",
+    "JsonLogOption",
     "JsonOption",
     "Kernels",
     "KernelsOption",
@@ -27,9 +33,13 @@ __all__ = [
     "MaxBatchedTokensOption",
     "MaxModelLenOption",
     "MaxRunningOption",
+    "MigrationLimitOption",
     "MixedOption",
     "ModelArgument",
+    "PortOption",
     "PrefillOption",
+    "TlsCertOption",
+    "TlsKeyOption",
     "Weights",
     "WeightsOption",
     "WireFormat",
@@ -96,3 +106,20 @@ KvGibOption = Annotated[
 BlockSizeOption = Annotated[int, typer.Option(metavar="N", help="Tokens per KV block.")]
 MaxBatchedTokensOption = Annotated[int, typer.Option(metavar="N", help="Token budget of a step.")]
 MaxRunningOption = Annotated[int, typer.Option(metavar="N", help="Sequences that run at once.")]
+HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
+PortOption = Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)]
+DiscoveryOption = Annotated[
+    Discovery, typer.Option(help="How Dynamo finds workers of other processes: not, by a folder, by etcd.")
+]
+DynamoHostOption = Annotated[
+    str, typer.Option(metavar="ADDRESS", help="Ours, at which Dynamo talks to other hosts.")
+]
+MigrationLimitOption = Annotated[
+    int, typer.Option(metavar="N", help="Workers that a request may lose and go on.", min=0)
+]
+TlsCertOption = Annotated[Path | None, typer.Option(metavar="PEM", help="Serve HTTPS.")]
+TlsKeyOption = Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")]
+DrainOption = Annotated[
+    float, typer.Option(metavar="X", help="Seconds that running requests get after SIGTERM.", min=0)
+]
+JsonLogOption = Annotated[bool, typer.Option("--json", help="Log lines on stderr as JSON.")]

@@ -10,6 +10,7 @@ import typer
 
 from rackscale.cli import options as o
 from rackscale.core import SpecError
+from rackscale.serve.discovery import Discovery
 from rackscale.serve.options import DEFAULT_LAYOUT, ServeOptions
 from rackscale.specs import pools_of
 
@@ -17,8 +18,8 @@ from rackscale.specs import pools_of
 def serve(
     model: o.ModelArgument,
     *,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
+    host: o.HostOption = "127.0.0.1",
+    port: o.PortOption = 8000,
     served_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="What clients call the model. Default: the folder's.")
     ] = None,
@@ -57,12 +58,16 @@ def serve(
     ] = None,
     tool_call_parser: Annotated[str | None, typer.Option(metavar="NAME", help="One of Dynamo's.")] = None,
     reasoning_parser: Annotated[str | None, typer.Option(metavar="NAME", help="One of Dynamo's.")] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="PEM", help="Serve HTTPS.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="PEM", help="Its private key.")] = None,
-    drain_s: Annotated[
-        float, typer.Option(metavar="X", help="Seconds that running requests get after SIGTERM.", min=0)
-    ] = 30.0,
-    as_json: Annotated[bool, typer.Option("--json", help="Log lines on stderr as JSON.")] = False,
+    frontend: Annotated[
+        bool, typer.Option("--frontend/--no-frontend", help="Whether clients ask here, or this is a worker.")
+    ] = True,
+    discovery: o.DiscoveryOption = Discovery.MEM,
+    dynamo_host: o.DynamoHostOption = "127.0.0.1",
+    migration_limit: o.MigrationLimitOption = 3,
+    tls_cert: o.TlsCertOption = None,
+    tls_key: o.TlsKeyOption = None,
+    drain_s: o.DrainOption = 30.0,
+    as_json: o.JsonLogOption = False,
 ) -> int:
     """Serve a model over the OpenAI API.
 
@@ -76,9 +81,10 @@ def serve(
     if hosts and listen is None:
         raise SpecError(f"--hosts {hosts} without --listen", hint="give --listen HOST:PORT for them to join")
     layout = pools_of(mixed=mixed, prefill=prefill, decode=decode) if given else DEFAULT_LAYOUT
-    if (tls_cert is None) != (tls_key is None):
-        raise SpecError("--tls-cert and --tls-key", hint="give both or neither")
-    _log_to_stderr(as_json=as_json)
+    if not frontend and discovery is Discovery.MEM:
+        raise SpecError("--no-frontend without --discovery", hint="give --discovery file or etcd")
+    check_tls(tls_cert, tls_key)
+    log_to_stderr(as_json=as_json)
     return run(
         ServeOptions(
             model=model,
@@ -106,6 +112,10 @@ def serve(
             hang_limit_s=hang_limit_s,
             wire=wire.value,
             router_skew=router_skew,
+            frontend=frontend,
+            discovery=discovery,
+            dynamo_host=dynamo_host,
+            migration_limit=migration_limit,
         )
     )
 
@@ -123,7 +133,14 @@ class _JsonLines(logging.Formatter):
         return json.dumps(fields)
 
 
-def _log_to_stderr(*, as_json: bool) -> None:
+def check_tls(tls_cert: Path | None, tls_key: Path | None) -> None:
+    """Raises SpecError where one is given without the other."""
+    if (tls_cert is None) != (tls_key is None):
+        raise SpecError("--tls-cert and --tls-key", hint="give both or neither")
+
+
+def log_to_stderr(*, as_json: bool) -> None:
+    """Our own log lines, and of others' only warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_JsonLines() if as_json else logging.Formatter("%(asctime)s %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])

@@ -9,6 +9,7 @@ from msgspec import Struct
 from rackscale.core import Emit, Finish, Refuse, Request, RequestId, Seconds, TokenId
 from rackscale.runtime.answer import TokenLogprobs
 from rackscale.serve.engine_messages import Abort, Said, Submit
+from rackscale.serve.kv_events import KvEvents
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.stream import Stream
 
@@ -26,10 +27,11 @@ class Entry:
 
 
 class Desk:
-    """Between clients, who stay, and engines, which come and go."""
+    """Between clients, who stay, and engines, which come and go. kv_events: where to tell what the engine's
+    caches hold."""
 
-    def __init__(self, metrics: Metrics) -> None:
-        self._metrics = metrics
+    def __init__(self, metrics: Metrics, kv_events: KvEvents | None = None) -> None:
+        self._metrics, self._kv_events = metrics, kv_events
         self._entries: dict[RequestId, Entry] = {}
         self._send: Send | None = None
         self.num_waiting = 0  # as the engine said last
@@ -41,15 +43,19 @@ class Desk:
             send(Submit(request=entry.request, again=True, emitted=tuple(entry.tokens)))
 
     def engine_down(self) -> None:
-        """What comes is kept for the next one."""
+        """What comes is kept for the next one, which begins with empty caches."""
         self._send = None
+        if self._kv_events is not None:
+            self._kv_events.tell_all_gone()
 
-    def submit(self, requests: Sequence[Request], stream: Stream) -> None:
-        """Requests, one for each of the stream's choices."""
+    def submit(self, requests: Sequence[Request], stream: Stream, emitted: tuple[TokenId, ...] = ()) -> None:
+        """Requests, one for each of the stream's choices. emitted: what the client has already."""
         for index, request in enumerate(requests):
-            self._entries[request.id] = Entry(request=request, stream=stream, index=index)
+            self._entries[request.id] = Entry(
+                request=request, stream=stream, index=index, tokens=list(emitted)
+            )
             self._metrics.arrived(request.id, _now())
-            self._tell(Submit(request=request))
+            self._tell(Submit(request=request, again=bool(emitted), emitted=emitted))
 
     def cancel(self, requests: Sequence[Request]) -> None:
         """The client is gone: what has not ended ends now."""
@@ -63,6 +69,11 @@ class Desk:
             else:
                 self._tell(Abort(request=request.id))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody waits for anything."""
+        return not self._entries
+
     def end_all(self, why: str) -> None:
         """No request gets another token: tell every client why."""
         for entry in self._entries.values():
@@ -72,6 +83,8 @@ class Desk:
         """The engine said something."""
         now = _now()
         self.num_waiting = said.num_waiting
+        if self._kv_events is not None:
+            self._kv_events.tell(said.blocks)
         logprobs = {entry.sample: entry for entry in said.logprobs}
         for command in said.commands:
             match command:

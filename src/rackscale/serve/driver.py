@@ -1,6 +1,6 @@
 """The driver of real processes: events from clients and ranks into the engine, commands out to them."""
 
-import asyncio
+import time
 from collections.abc import Callable, Sequence
 from typing import BinaryIO, Protocol
 
@@ -25,6 +25,7 @@ from rackscale.core import (
     TokenId,
 )
 from rackscale.engine import Engine, entry_line, header_line
+from rackscale.policy import PrefixJournal
 from rackscale.runtime.answer import RankAnswer, TokenLogprobs, joined_logprobs
 from rackscale.serve.engine_messages import Said
 from rackscale.serve.observer import Observer
@@ -45,7 +46,8 @@ class Ranks(Protocol):
 
 
 class Driver:
-    """One engine. Groups count as lost until they are up. say: what clients have to hear."""
+    """One engine. Groups count as lost until they are up. say: what clients have to hear. journal: that the
+    engine writes, if any."""
 
     def __init__(
         self,
@@ -54,8 +56,9 @@ class Driver:
         observer: Observer,
         say: Callable[[Said], None],
         log: BinaryIO | None,
+        journal: PrefixJournal | None = None,
     ) -> None:
-        self.engine = engine
+        self.engine, self._journal = engine, journal
         self._ranks, self._observer, self._say, self._log = ranks, observer, say, log
         if log is not None:
             log.write(header_line(engine.deployment))
@@ -90,7 +93,7 @@ class Driver:
         self._feed(event, joined_logprobs(answers))
 
     def _feed(self, event: Event, logprobs: Sequence[TokenLogprobs] = ()) -> None:
-        now = Seconds(asyncio.get_running_loop().time())
+        now = Seconds(time.monotonic())  # uvloop's own clock counts milliseconds
         commands = self.engine.handle(event, now)
         if self._log is not None:
             self._log.write(entry_line(now, event, commands))
@@ -105,12 +108,14 @@ class Driver:
                     self._observer.placed(command)
                 case _:
                     said.append(command)
-        if said:
+        blocks = () if self._journal is None else self._journal.take()
+        if said or blocks:
             self._observer.said(said)
             self._say(
                 Said(
                     commands=tuple(said),
                     logprobs=tuple(logprobs),
                     num_waiting=self.engine.num_waiting,
+                    blocks=blocks,
                 )
             )

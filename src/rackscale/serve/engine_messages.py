@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from rackscale.core import Emit, Finish, Refuse, Request, RequestId, TokenId
 from rackscale.engine import EngineStats
+from rackscale.policy import BlockChange
 from rackscale.runtime.answer import TokenLogprobs
 from rackscale.runtime.messages import Load
 from rackscale.serve.rack_state import RackState
@@ -17,13 +18,14 @@ from rackscale.serve.rack_state import RackState
 class Configure(Struct, frozen=True, kw_only=True, tag=True):
     """What to be an engine of. load: for hosts; which ranks each of them has is the engine's to say.
     addresses: where to listen for hosts and ranks. num_hosts: to wait for. log: the path of the log, or
-    None."""
+    None. kv_events: whether to say what the caches hold."""
 
     load: Load
     addresses: tuple[str, ...]
     num_hosts: int
     log: str | None
     start_limit_s: float
+    kv_events: bool = False
 
 
 class Submit(Struct, frozen=True, kw_only=True, tag=True):
@@ -59,11 +61,12 @@ class Started(Struct, frozen=True, kw_only=True, tag=True):
 
 class Said(Struct, frozen=True, kw_only=True, tag=True):
     """Commands that concern clients. logprobs: of samples, as `Emit` counts them. num_waiting: requests that
-    wait now."""
+    wait now. blocks: how the caches have changed, if that is wanted."""
 
     commands: tuple[Emit | Finish | Refuse, ...]
     logprobs: tuple[TokenLogprobs, ...]
     num_waiting: int
+    blocks: tuple[BlockChange, ...] = ()
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, tag=True):

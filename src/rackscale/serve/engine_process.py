@@ -16,6 +16,7 @@ from typing import BinaryIO
 
 from rackscale.core import GroupId, RackscaleError, SpecError, StepPlan
 from rackscale.engine import build
+from rackscale.policy import PrefixJournal
 from rackscale.runtime.answer import RankAnswer
 from rackscale.runtime.messages import unframe
 from rackscale.runtime.processes import die_with_parent
@@ -82,7 +83,9 @@ class EngineProcess(FleetEvents):
         token = os.environ[TOKEN_VARIABLE]
         self._observer = Observer(deployment.model, [group.num_seats for group in deployment.groups])
         self._fleet = Fleet(load, token, configure.num_hosts, configure.start_limit_s, self)
-        self._driver = Driver(build(deployment), self._fleet, self._observer, self.server.send, log)
+        journal = PrefixJournal() if configure.kv_events else None
+        engine = build(deployment, journal)
+        self._driver = Driver(engine, self._fleet, self._observer, self.server.send, log, journal)
         for work in (self._listen(configure.addresses, self._fleet), self._fleet.watch(), self._snapshots()):
             self._tasks.append(asyncio.ensure_future(self._guard(work)))
 

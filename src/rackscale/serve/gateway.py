@@ -10,6 +10,7 @@ import json
 import os
 import ssl
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import ClientConnectionError, ClientSession, ClientTimeout, TCPConnector, web
@@ -17,7 +18,8 @@ from msgspec import ValidationError, convert
 
 from rackscale.core import RackscaleError, SpecError
 from rackscale.serve.metrics import Metrics
-from rackscale.serve.options import ServeOptions
+from rackscale.serve.migration import add_annotation, annotate
+from rackscale.serve.options import FrontendOptions
 from rackscale.serve.rack_page import add_rack_routes
 from rackscale.serve.rack_state import RackState
 from rackscale.serve.translate import Extras
@@ -70,16 +72,20 @@ END_LIMIT_S = 2.0
 
 
 class Gateway:
-    """Serves from `start` on; hands requests on from `open` on, and no new ones from `shut` on."""
+    """Serves from `start` on; hands requests on from `open` on, and no new ones from `shut` on.
 
-    def __init__(self, options: ServeOptions, frontend_port: int) -> None:
-        self._options = options
-        self._frontend = f"http://127.0.0.1:{frontend_port}"
+    frontend_port: None for a worker whose clients ask elsewhere. model: that is asked for; None: the frontend
+    says which there are.
+    """
+
+    def __init__(self, options: FrontendOptions, frontend_port: int | None, model: str | None) -> None:
+        self._options, self._model = options, model
+        self._frontend = None if frontend_port is None else f"http://127.0.0.1:{frontend_port}"
         self._ready = False
         self._draining = False
         self._metrics: Metrics | None = None
         self._is_full: Callable[[], bool] = lambda: False
-        self._vocab_size = 0
+        self._vocab_size: int | None = None
         self._rack: Callable[[], RackState | None] = lambda: None
         self._num_active = 0
         self._idle = asyncio.Event()
@@ -120,7 +126,7 @@ class Gateway:
         Raises RackscaleError where that takes longer than ANSWER_LIMIT_S.
         """
         assert self._session is not None, "start comes first"
-        probe = {"model": self._options.name, "prompt": [0], "max_tokens": 1}
+        probe = {"model": self._model, "prompt": [0], "max_tokens": 1}
         try:
             async with asyncio.timeout(ANSWER_LIMIT_S):
                 while not await self._answers_once(self._session, probe):  # noqa: ASYNC110 (the frontend tells nobody)
@@ -140,12 +146,12 @@ class Gateway:
 
     def open(
         self,
-        metrics: Metrics,
+        metrics: Metrics | None,
         is_full: Callable[[], bool],
-        vocab_size: int,
+        vocab_size: int | None,
         rack: Callable[[], RackState | None],
     ) -> None:
-        """The model answers from here on."""
+        """The model answers from here on. vocab_size None: the workers check tokens."""
         self._rack = rack
         self._metrics, self._is_full, self._vocab_size = metrics, is_full, vocab_size
         self._ready = True
@@ -169,22 +175,31 @@ class Gateway:
 
     async def _health(self, _request: web.Request) -> web.Response:
         if self._ready and not self._draining:
-            return web.json_response({"status": "ready", "model": self._options.name})
+            if self._model is not None:
+                return web.json_response({"status": "ready", "model": self._model})
+            if models := await self.models():
+                return web.json_response({"status": "ready", "models": models})
         return web.json_response({"status": "draining" if self._draining else "loading"}, status=503)
+
+    async def models(self) -> list[str]:
+        """What the frontend knows. None where it does not answer."""
+        assert self._session is not None, "start comes first"
+        with suppress(ClientConnectionError):
+            async with self._session.get(f"{self._frontend}/v1/models") as answer:
+                return [model["id"] for model in (await answer.json())["data"]]
+        return []
 
     async def _scrape(self, _request: web.Request) -> web.Response:
         own = b"" if self._metrics is None else self._metrics.text()
         theirs = b""
-        if self._ready and self._session is not None:
+        if self._ready and self._session is not None and self._frontend is not None:
             async with self._session.get(f"{self._frontend}/metrics") as answer:
                 theirs = await answer.read()
         return web.Response(body=own + theirs, content_type="text/plain", charset="utf-8")
 
     async def _pass(self, request: web.Request) -> web.StreamResponse:
-        if self._draining:
-            return _error(503, "the server is shutting down; try another", retry=True)
-        if not self._ready:
-            return _error(503, "the model is loading; try again", retry=True)
+        if (closed := self._closed()) is not None:
+            return closed
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -205,11 +220,21 @@ class Gateway:
             if not self._num_active:
                 self._idle.set()
 
+    def _closed(self) -> web.Response | None:
+        """The answer to every request, while there is only one."""
+        if self._frontend is None:
+            return _error(404, "this is a worker; ask the frontend")
+        if self._draining:
+            return _error(503, "the server is shutting down; try another", retry=True)
+        if not self._ready:
+            return _error(503, "the model is loading; try again", retry=True)
+        return None
+
     def _checked(self, path: str, body: bytes) -> bytes:
         if path == RESPONSES:
             check_response_fields(body)
             return body
-        return with_extras(body, self._vocab_size)
+        return with_extras(body, self._vocab_size, path if self._options.among_others else None)
 
     async def _forward(self, request: web.Request, body: bytes) -> web.StreamResponse:
         assert self._session is not None, "start comes first"
@@ -230,11 +255,12 @@ class Gateway:
             return _error(503, "the frontend is gone; try again", retry=True)
 
 
-def with_extras(body: bytes, vocab_size: int) -> bytes:
+def with_extras(body: bytes, vocab_size: int | None, migrates_at: str | None = None) -> bytes:
     """The same request, with the fields that the frontend drops put into an annotation.
 
-    What is no JSON object is left to the frontend to refuse. Raises SpecError on a field that is not
-    supported or not of its type, and on a prompt's token that is out of the vocabulary.
+    vocab_size None: tokens are not checked. migrates_at: the path of a request that may come to another
+    worker in its middle. What is no JSON object is left to the frontend to refuse. Raises SpecError on a
+    field that is not supported or not of its type, and on a prompt's token that is out of the vocabulary.
     """
     fields = _fields(body)
     if fields is None:
@@ -244,20 +270,22 @@ def with_extras(body: bytes, vocab_size: int) -> bytes:
             raise SpecError(name, hint=hint)
     if fields.get("guided_choice") == []:
         raise SpecError("guided_choice is empty", hint="give at least one choice")
-    _check_tokens(fields.get("prompt"), vocab_size)
+    if vocab_size is not None:
+        _check_tokens(fields.get("prompt"), vocab_size)
     _check_parts(fields.get("messages"))
     moved = {
         name: fields.pop(name) for name in Extras.__struct_fields__ if fields.get(name) not in (None, {}, [])
     }
-    if not moved:
+    if migrates_at is not None:
+        annotate(migrates_at, fields)
+    elif not moved:
         return body
     try:
         extras = convert(moved, Extras, strict=False)
     except ValidationError as error:
         raise SpecError(f"{', '.join(moved)}: {error}", hint="give it as the API describes it") from None
-    extension = fields.setdefault("nvext", {})
-    if isinstance(extension, dict) and isinstance(given := extension.get("annotations") or [], list):
-        extension["annotations"] = [*given, extras.annotation()]
+    if moved:
+        add_annotation(fields, extras.annotation())
     return json.dumps(fields).encode()
 
 
@@ -315,7 +343,7 @@ def _error(status: int, message: str, *, retry: bool = False) -> web.Response:
     return web.json_response(body, status=status, headers=headers)
 
 
-def _tls(options: ServeOptions) -> ssl.SSLContext | None:
+def _tls(options: FrontendOptions) -> ssl.SSLContext | None:
     if options.tls_cert is None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)

@@ -4,10 +4,8 @@ import asyncio
 import logging
 import os
 import secrets
-import signal
-import socket
 import time
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from typing import Any
 
 from rackscale.checkpoint import Metadata, open_metadata
@@ -18,19 +16,21 @@ from rackscale.runtime.rank_host import TOKEN_VARIABLE
 from rackscale.runtime.sampling import GuideChecker
 from rackscale.serve.console import only_the_log
 from rackscale.serve.desk import Desk
+from rackscale.serve.discovery import check_discovery
 from rackscale.serve.engine_messages import Configure
-from rackscale.serve.frontend import Frontend, check_parsers, configure
+from rackscale.serve.frontend import Frontend, check_parsers, configure, free_port
 from rackscale.serve.gateway import Gateway
+from rackscale.serve.kv_events import KvEvents
 from rackscale.serve.metrics import Metrics
 from rackscale.serve.options import ServeOptions
+from rackscale.serve.stopping import done_before, stop_on_signals
 from rackscale.serve.supervisor import Supervisor
 from rackscale.serve.worker import Worker
 from rackscale.specs import DeploymentSpec, GroupSpec, lay_out, layout_of, read_deployment
 
 BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
-EXIT_INTERRUPTED = 130
 TELL_LIMIT_S = 2.0
-FRONTEND_PORTS = range(20_000, 32_768)
+DRAIN_POLL_S = 0.02
 
 _LOG = logging.getLogger("rackscale.serve")
 
@@ -42,22 +42,25 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
     RankLostError where processes die again and again.
     """
     started_s = time.monotonic()
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     async with AsyncExitStack() as stack:
         stopping = asyncio.ensure_future(stop.wait())
         stack.callback(stopping.cancel)
         metadata = open_metadata(options.model)
+        check_discovery(options.discovery)
         configure(options)
         check_parsers(options)
         deployment = _deployment(metadata, options)
         build(deployment)  # what an engine would refuse is refused before anything starts
         _check_log(options)
-        gateway = Gateway(options, port := _free_port())
+        port = free_port() if options.frontend else None
+        gateway = Gateway(options, port, options.name)
         stack.push_async_callback(gateway.close)
         await gateway.start()
         _LOG.info("loading %s (%.1f MiB)", options.model, metadata.num_bytes / 2**20)
         metrics = Metrics()
-        desk = Desk(metrics)
+        kv_events = KvEvents() if options.among_others else None
+        desk = Desk(metrics, kv_events)
         token = os.environ.get(TOKEN_VARIABLE) or secrets.token_hex()
         supervisor = Supervisor(
             _configure(options, deployment), token, desk, metrics, has_host=not options.hosts, stderr=stderr
@@ -68,21 +71,26 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         worker = Worker(
             desk, metadata, deployment.max_model_len, _guides(metadata, stack), options.stream_interval_s
         )
-        frontend = Frontend()
+        frontend = Frontend(options)
         stack.push_async_callback(frontend.close)
-        starting = asyncio.gather(supervisor.started, frontend.start(port, worker.generate))
-        if not await _done_before(starting, stopping, running):
+        await frontend.connect()
+        if port is not None:
+            await frontend.serve_http(port)
+        starting = asyncio.ensure_future(asyncio.shield(supervisor.started))
+        if not await done_before(starting, stopping, running):
             return running.result() or 0 if running.done() else 0
-        await frontend.register(options, deployment)
-        if not await _done_before(asyncio.ensure_future(gateway.answers()), stopping, running):
+        frontend.serve_worker(options.name, worker.generate)
+        await frontend.register(options, deployment, kv_events)
+        answering = gateway.answers() if options.frontend else asyncio.sleep(0)
+        if not await done_before(asyncio.ensure_future(answering), stopping, running):
             return running.result() or 0 if running.done() else 0
         gateway.open(
             metrics,
-            lambda: desk.num_waiting >= deployment.max_waiting,
+            lambda: desk.num_waiting >= deployment.max_waiting and not options.among_others,
             metadata.spec.vocab_size,
             lambda: supervisor.rack,
         )
-        started, _ = starting.result()
+        started = starting.result()
         _LOG.info(
             "ready in %.1f s: %s on %s://%s:%d/v1 and /rack, %s (%s kernels, %d threads each, %d blocks)",
             time.monotonic() - started_s,
@@ -97,6 +105,7 @@ async def run(options: ServeOptions, stderr: int | None = None) -> int:
         )
         waited: set[asyncio.Future[Any]] = {running, stopping}
         await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+        await frontend.withdraw()
         await _drain(options, desk, gateway, running)
         return 0
 
@@ -106,31 +115,26 @@ def _in_words(group: GroupSpec) -> str:
     return f"{group.num_ranks} {group.role.value} rank{'s' if group.num_ranks > 1 else ''}"
 
 
-async def _done_before(work: asyncio.Future[Any], *others: asyncio.Future[Any]) -> bool:
-    """Whether the work was done before all the others; it is cancelled where not. Raises what it raises."""
-    waited: set[asyncio.Future[Any]] = {work, *others}
-    await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-    if work.done():
-        work.result()
-        return True
-    work.cancel()
-    await asyncio.gather(work, return_exceptions=True)
-    return False
-
-
 async def _drain(options: ServeOptions, desk: Desk, gateway: Gateway, running: asyncio.Future[Any]) -> None:
     """Let requests finish, and tell those that cannot. Raises what ended the supervisor."""
     gateway.shut()
-    drained: asyncio.Future[Any] = asyncio.ensure_future(gateway.drained())
+    drained: asyncio.Future[Any] = asyncio.ensure_future(_drained(gateway, desk))
     if not running.done():
         _LOG.info("draining: running requests have %g s to finish", options.drain_s)
         await asyncio.wait({running, drained}, timeout=options.drain_s, return_when=asyncio.FIRST_COMPLETED)
-    if not drained.done():
+    if not drained.done() and options.frontend:  # if not, frontends elsewhere give them to other workers
         desk.end_all("the engine is gone; try again" if running.done() else "the server is shutting down")
         await asyncio.wait({drained}, timeout=TELL_LIMIT_S)
     drained.cancel()
     if running.done():
         running.result()
+
+
+async def _drained(gateway: Gateway, desk: Desk) -> None:
+    """Until nobody waits, here or at another process's frontend."""
+    await gateway.drained()
+    while not desk.is_idle:  # noqa: ASYNC110 (polled only at the end)
+        await asyncio.sleep(DRAIN_POLL_S)
 
 
 def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:
@@ -174,6 +178,7 @@ def _configure(options: ServeOptions, deployment: DeploymentSpec) -> Configure:
         num_hosts=options.hosts or 1,
         log=None if options.log is None else str(options.log),
         start_limit_s=options.start_limit_s,
+        kv_events=options.among_others,
     )
 
 
@@ -194,35 +199,6 @@ def _check_log(options: ServeOptions) -> None:
         raise SpecError(
             f"{options.log} cannot be written ({error.strerror})", hint="give another --log"
         ) from None
-
-
-def _free_port() -> int:
-    """A port of loopback that nobody has, for Dynamo's frontend.
-
-    None of those that the kernel gives to outgoing connections: who asks before the frontend listens could
-    be given that very port, and would talk to itself.
-    """
-    while True:
-        port = secrets.choice(FRONTEND_PORTS)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-def _stop_on_signals() -> asyncio.Event:
-    """Set by the first SIGTERM or Ctrl-C. A second one ends the process at once: the rank follows, since
-    it dies with its parent."""
-    stop = asyncio.Event()
-
-    def told() -> None:
-        if stop.is_set():
-            os._exit(EXIT_INTERRUPTED)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, told)
-    return stop
 
 
 def serve(options: ServeOptions) -> int:

@@ -10,6 +10,7 @@ from rackscale.core import Finish, RackscaleError, RefuseReason, Request
 from rackscale.runtime.answer import TokenLogprobs
 from rackscale.runtime.sampling import GuideChecker
 from rackscale.serve.desk import Desk
+from rackscale.serve.migration import undo
 from rackscale.serve.stream import Lost, Part, Refused, Stream
 from rackscale.serve.translate import translate
 
@@ -50,13 +51,16 @@ class Worker:
         from dynamo.llm.exceptions import HttpError, InvalidArgument  # noqa: PLC0415 (set up first)
 
         try:
-            requests = await self._requests(body, context)
+            asked, emitted = undo(body)
+            requests = await self._requests(asked, context)
         except RackscaleError as error:
             raise InvalidArgument(str(error)) from None
+        except Lost as lost:
+            raise HttpError(503, str(lost)) from None
         stream = Stream(len(requests), self._interval_s, asyncio.get_running_loop().time)
         gone = asyncio.ensure_future(self._cancel_when_gone(requests, context))
         try:
-            self._desk.submit(requests, stream)
+            self._desk.submit(requests, stream, emitted)
             async for part in stream.parts():
                 yield _chunk(part)
         except Refused as refused:
