@@ -20,7 +20,8 @@ LENGTH = struct.Struct("<I")
 
 class Hello(Struct, frozen=True, kw_only=True, tag=True):
     """The first message. token: proof that the engine's owner started it. num_ranks: that a host may have;
-    None: any number. rank None: it is a host."""
+    None: any number. rank None: it is a host. address: where other hosts' ranks reach this one; "": none has
+    to."""
 
     token: str
     host: str
@@ -29,11 +30,13 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
     group: GroupId | None = None
     rank: RankId | None = None
     incarnation: int = 0
+    address: str = ""
 
 
 class Load(Struct, frozen=True, kw_only=True, tag=True):
     """Load the model, and make room for these ranks. path: None: the host's own. activations: fp32, bf16 or
-    auto. router_skew: for tests, see `runtime.rank_host`. hang_limit_s: of every wait for another rank."""
+    auto. router_skew: for tests, see `runtime.rank_host`. hang_limit_s: of every wait for another rank.
+    hosts: the names of all hosts with their ranks; empty: all ranks are on one."""
 
     path: str | None
     deployment: DeploymentSpec
@@ -44,6 +47,7 @@ class Load(Struct, frozen=True, kw_only=True, tag=True):
     wire: str
     router_skew: float
     hang_limit_s: float
+    hosts: tuple[tuple[str, tuple[tuple[GroupId, RankId], ...]], ...] = ()
 
 
 class StartGroup(Struct, frozen=True, kw_only=True, tag=True):
@@ -63,7 +67,15 @@ class Ping(Struct, frozen=True, kw_only=True, tag=True):
     """Are you there?"""
 
 
-ToHost = Load | StartGroup | KillGroup | Ping
+class Refused(Struct, frozen=True, kw_only=True, tag=True):
+    """The engine does not want this host. again: it may later."""
+
+    what: str
+    hint: str
+    again: bool
+
+
+ToHost = Load | StartGroup | KillGroup | Ping | Refused
 
 
 class Loading(Struct, frozen=True, kw_only=True, tag=True):
@@ -116,10 +128,34 @@ FromHost = Loading | Loaded | Failed | RankExited | Pong
 FromRank = Ready | Failed | Answered
 
 
+class Meet(Struct, frozen=True, kw_only=True, tag=True):
+    """The first message to a rank whose group is on several hosts: the addresses of all its ranks."""
+
+    addresses: tuple[str, ...]
+
+
+class Door(Struct, frozen=True, kw_only=True):
+    """Where a rank takes the KV that ranks of other hosts push."""
+
+    group: GroupId
+    rank: RankId
+    address: str
+
+
 class Perform(Struct, frozen=True, kw_only=True, tag=True):
-    """Do this step."""
+    """Do this step, which has this number. doors: of the ranks of other hosts that it pushes to."""
 
     plan: RankPlan
+    step: int = 0
+    doors: tuple[Door, ...] = ()
+
+
+class Fence(Struct, frozen=True, kw_only=True, tag=True):
+    """Take no KV any more of another group's steps up to this one, in this life of it or an earlier one."""
+
+    group: GroupId
+    incarnation: int
+    step: int
 
 
 class Place(Struct, frozen=True, kw_only=True, tag=True):
@@ -131,7 +167,7 @@ class Place(Struct, frozen=True, kw_only=True, tag=True):
     counts: IntColumn
 
 
-ToRank = Perform | Place
+ToRank = Meet | Perform | Place | Fence
 
 
 def frame(message: object) -> bytes:

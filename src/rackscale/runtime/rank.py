@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from rackscale.core import IntColumn, RankPlan, RankResult, Seat, column
+from rackscale.core import IntColumn, RankPlan, RankResult, RequestId, Seat, column
 from rackscale.runtime.answer import RankAnswer, StepTimes, TokenLogprobs
 from rackscale.runtime.batch import Batch, make_batch, spread
 from rackscale.runtime.comm.all_to_all import AllToAll
@@ -33,7 +33,7 @@ class Rank:
         ranks: AllToAll | None = None,
         transfer: Transfer | None = None,
     ) -> None:
-        self.device, self.cache, self._ranks, self._transfer = loaded.device, cache, ranks, transfer
+        self.device, self.cache, self._ranks, self.transfer = loaded.device, cache, ranks, transfer
         self.model = Model(loaded, ranks)
         max_running = len(cache.table)
         self.sampler = Sampler(
@@ -56,7 +56,7 @@ class Rank:
         if not len(plan.rows) and self._ranks is None:
             return RankAnswer(result=RankResult(tokens=column(), expert_loads=column()))
         sampling = np.flatnonzero(plan.samples).astype(np.int32)
-        logits, num_pushed = self._forward(plan, self._batch(plan, sampling))
+        logits, num_pushed, lost = self._forward(plan, self._batch(plan, sampling))
         tokens: IntColumn = column()
         logprobs: tuple[TokenLogprobs, ...] = ()
         if len(sampling):
@@ -64,7 +64,7 @@ class Rank:
             tokens, logprobs = self._sample(logits, plan.rows[sampling], ends[sampling])
         loads: IntColumn = self.model.loads_ME.flatten().cpu().numpy()
         return RankAnswer(
-            result=RankResult(tokens=tokens, expert_loads=loads),
+            result=RankResult(tokens=tokens, expert_loads=loads, lost_pushes=lost),
             logprobs=logprobs,
             times=self._times(start, num_pushed),
         )
@@ -82,13 +82,14 @@ class Rank:
             self.device,
         )
 
-    def _forward(self, plan: RankPlan, batch: Batch) -> tuple[torch.Tensor, int]:
-        """Logits, and how many bytes of KV went to other ranks."""
+    def _forward(self, plan: RankPlan, batch: Batch) -> tuple[torch.Tensor, int, tuple[RequestId, ...]]:
+        """Logits, how many bytes of KV went to other ranks, and whose did not arrive."""
         if not plan.pushes:
-            return self.model(batch, self.cache), 0
-        assert self._transfer is not None, "a deployment that moves KV has something to move it with"
-        with self._transfer.begin(plan.pushes, self.cache) as move:
-            return self.model(batch, self.cache, move.after_layer), move.num_bytes
+            return self.model(batch, self.cache), 0, ()
+        assert self.transfer is not None, "a deployment that moves KV has something to move it with"
+        with self.transfer.begin(plan.pushes, self.cache) as move:
+            logits = self.model(batch, self.cache, move.after_layer)
+        return logits, move.num_bytes, move.lost
 
     def _times(self, start: float, num_pushed: int) -> StepTimes:
         spent = None if self._ranks is None else self._ranks.take_times()

@@ -13,6 +13,8 @@ from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.messages import (
     Answered,
     Failed,
+    Fence,
+    Meet,
     Perform,
     Place,
     Ready,
@@ -28,11 +30,14 @@ SMALL_MODEL_BYTES = 256 << 20
 _LOG = logging.getLogger("rackscale.rank")
 
 
-def run_rank(connection: socket.socket, make: Callable[[], tuple[Rank, AllToAll | None]]) -> None:
-    """Be the rank that `make` makes, until the engine closes the connection."""
+Made = tuple[Rank, AllToAll | None]
+
+
+def run_rank(connection: socket.socket, make: Callable[[BinaryIO], Made]) -> None:
+    """Be the rank that `make` makes, until the engine closes the connection. It may read `Meet` first."""
     with connection, connection.makefile("rb") as stream:
         try:
-            rank, ranks = make()
+            rank, ranks = make(stream)
             gc.freeze()  # what is loaded stays; collections need not look at it
             connection.sendall(frame(Ready()))
             serve(connection, stream, rank, ranks)
@@ -48,11 +53,18 @@ def serve(connection: socket.socket, stream: BinaryIO, rank: Rank, ranks: AllToA
     """Perform what comes, in order."""
     while (body := read_frame(stream)) is not None:
         match unframe(body, ToRank):
-            case Perform(plan=plan):
+            case Perform(plan=plan, step=step, doors=doors):
+                if rank.transfer is not None:
+                    rank.transfer.know(step, doors)
                 connection.sendall(frame(Answered(answer=rank.step(plan))))
             case Place() as place:
                 assert ranks is not None, "experts are placed on ranks that share them"
                 place_experts(ranks, place)
+            case Fence(group=group, incarnation=incarnation, step=step):
+                assert rank.transfer is not None, "KV that nobody takes needs no fence"
+                rank.transfer.fence(group, incarnation, step)
+            case Meet():
+                raise AssertionError("ranks meet before they are ready")
 
 
 def place_experts(ranks: AllToAll, place: Place) -> None:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId
 from rackscale.runtime.kv_cache import KvCache, KvLayers
+from rackscale.runtime.messages import Door
 from rackscale.runtime.transfer.transfer import source_slots, target_slots
 
 
@@ -17,6 +18,12 @@ class SharedTransfer:
 
     def __init__(self, caches: Mapping[tuple[GroupId, RankId], KvLayers]) -> None:
         self._caches = caches
+
+    def know(self, step: int, doors: Sequence[Door]) -> None:
+        """Ranks of this host need no door."""
+
+    def fence(self, group: GroupId, incarnation: int, step: int) -> None:
+        """What a dead process of this host wrote is written."""
 
     def begin(self, pushes: Sequence[KvPush], cache: KvCache) -> "SharedMove":
         return SharedMove(

@@ -9,8 +9,9 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from rackscale.core import IntColumn, KvPush, RequestId
+from rackscale.core import GroupId, IntColumn, KvPush, RequestId
 from rackscale.runtime.kv_cache import KvCache
+from rackscale.runtime.messages import Door
 
 
 class Move(Protocol):
@@ -33,6 +34,15 @@ class Move(Protocol):
 
 class Transfer(Protocol):
     """From one rank to all others that it may push to."""
+
+    def know(self, step: int, doors: Sequence[Door]) -> None:
+        """The next step's number, and where those ranks of other hosts are that it pushes to."""
+        ...
+
+    def fence(self, group: GroupId, incarnation: int, step: int) -> None:
+        """When this returns, nothing is written here any more of that group's steps up to this one, in this
+        life of it or an earlier one."""
+        ...
 
     def begin(self, pushes: Sequence[KvPush], cache: KvCache) -> Move:
         """Start the pushes of a step. cache: the source's."""
