@@ -12,19 +12,14 @@ the page cache; and the memory of its processes is read.
 
 import argparse
 import asyncio
-import http
 import importlib.metadata
 import json
 import os
 import platform
 import random
-import socket
 import statistics
-import subprocess
-import sys
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,15 +28,13 @@ import aiohttp
 import torch
 from rich.console import Console
 from rich.table import Table
+from server import NAME, Server, serving
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 PACKAGES = ("rackscale", "ai-dynamo-runtime", "torch", "transformers")
-NAME = "bench"
 PROMPT = 32  # tokens
-READY_LIMIT_S = 60.0
-POLL_S = 0.005
 
 Prompts = list[list[int]]
 
@@ -66,56 +59,6 @@ class Memory:
     process: str
     rss: float
     pss: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Server:
-    """A running one. ready_s: from the command to the first answer that says so."""
-
-    pid: int
-    url: str
-    ready_s: float
-
-
-@asynccontextmanager
-async def serving(model: Path, session: aiohttp.ClientSession) -> AsyncIterator[Server]:
-    """A server in a process of its own; it is gone after the block."""
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    command = [sys.executable, "-m", "rackscale.cli", "serve", str(model)]
-    command += ["--port", str(port), "--served-name", NAME]
-    started_s = time.perf_counter()
-    process = await asyncio.create_subprocess_exec(
-        *command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(READY_LIMIT_S):
-            while not await is_ready(url, session):  # noqa: ASYNC110 (health is asked for)
-                await asyncio.sleep(POLL_S)
-        yield Server(pid=process.pid, url=url, ready_s=time.perf_counter() - started_s)
-    finally:
-        with suppress(ProcessLookupError):
-            process.terminate()
-        _, words = await process.communicate()
-        if process.returncode:
-            print(words.decode(), file=sys.stderr)
-
-
-def free_port() -> int:
-    """None of those that an outgoing connection can have: who asks too early would meet itself."""
-    while True:
-        port = random.randrange(20_000, 32_768)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-
-
-async def is_ready(url: str, session: aiohttp.ClientSession) -> bool:
-    try:
-        async with session.get(f"{url}/health") as answer:
-            return answer.status == http.HTTPStatus.OK
-    except aiohttp.ClientConnectionError:
-        return False
 
 
 async def read_stream(server: Server, session: aiohttp.ClientSession, prompt: list[int], tokens: int) -> str:

@@ -16,8 +16,8 @@ from rackscale.policy import (
 from rackscale.specs import DeploymentSpec, GroupSpec
 
 HALF_LIFE_STEPS = 200  # loads drift over topics, within minutes
-STEPS_BETWEEN_LOOKS = 50  # a look costs milliseconds
-EXPERT_SHARE = 0.5  # of a step's time, that shrinks with the busiest rank's tokens; assumed, not measured
+MIN_GAIN = 0.02  # of max/mean: less is within what loads differ from one look to the next
+EXPERT_SHARE = 1.0  # of a step, that its busiest rank's tokens decide: all of it at most
 HORIZON_STEPS = 2000  # for how long a placement is expected to serve
 SECONDS_PER_MOVE = 0.0  # ranks of a host have all experts mapped: a move copies nothing
 
@@ -34,7 +34,7 @@ class ExpertState:
         self.loads = ExpertLoads(deployment.num_moe_layers, deployment.num_experts, HALF_LIFE_STEPS)
         self.num_rebalances = 0
         self.num_moved = 0
-        self._since_look = 0
+        self.every, self._since_look = deployment.rebalance_every, 0
 
     @classmethod
     def of(cls, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> "ExpertState | None":
@@ -51,7 +51,7 @@ class ExpertState:
             return None
         self.loads.add(np.sum(reported, axis=0, dtype=np.int32))
         self._since_look += 1
-        if self._since_look < STEPS_BETWEEN_LOOKS:
+        if not self.every or self._since_look < self.every:
             return None
         self._since_look = 0
         return self._rebalanced(float(step_s))
@@ -61,9 +61,10 @@ class ExpertState:
         slots = self.placement.slots_per_rank * self._num_ranks
         proposed = place_experts(measured, slots=slots, ranks=self._num_ranks, current=self.placement)
         num_moves = len(moves(self.placement, proposed))
-        pays = num_moves and rebalance_pays(
-            current=float(self.placement.imbalance_of(measured).mean()),
-            proposed=float(proposed.imbalance_of(measured).mean()),
+        now, then = (float(item.imbalance_of(measured).mean()) for item in (self.placement, proposed))
+        pays = now - then >= MIN_GAIN and rebalance_pays(
+            current=now,
+            proposed=then,
             num_moves=num_moves,
             seconds_per_step=step_s,
             balanced_share=EXPERT_SHARE,

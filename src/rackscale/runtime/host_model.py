@@ -12,16 +12,17 @@ from rackscale.checkpoint import open_checkpoint
 from rackscale.core import GroupId, RankId, SpecError
 from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.heap import Heap
+from rackscale.runtime.comm.team import Team
 from rackscale.runtime.comm.wire import Wire
 from rackscale.runtime.dtypes import DTYPES
 from rackscale.runtime.kernels import MoeWeights, choose
 from rackscale.runtime.kv_cache import KvCache, KvLayers, KvShape
 from rackscale.runtime.messages import Load, Loaded
-from rackscale.runtime.model import LoadedModel, load_model
+from rackscale.runtime.model import LoadedModel, load_model, share_model
 from rackscale.runtime.rank import Rank
 from rackscale.runtime.rank_process import run_rank, threads_for, warm_up_plan
-from rackscale.runtime.transfer.shared_memory import SharedTransfer
-from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec
+from rackscale.runtime.transfer.shared_memory import KvSplit, SharedTransfer
+from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
 
 
 class HostModel:
@@ -49,8 +50,14 @@ class HostModel:
         tokenizer = checkpoint.tokenizer
         self._tokenizer_path = None if tokenizer is None else tokenizer.path
         self._num_weight_bytes = checkpoint.metadata.num_bytes
+        # Copies are made before ranks are forked, so that these share them.
+        self._shares = {
+            group.tp: share_model(self._model, group.tp) for group in load.deployment.groups
+        }
+        (self._model, *_), *_ = self._shares.values()  # nobody needs the whole where all have a share
         self._caches = self._make_caches(load.deployment)
         self._heaps: dict[GroupId, Heap] = {}
+        self._team_heaps: dict[GroupId, Heap] = {}
 
     def fits(self, load: Load) -> bool:
         """Whether this is what would be loaded."""
@@ -73,6 +80,9 @@ class HostModel:
         spec, moe = self._group(group), self._model.spec.moe
         if spec.num_ranks > 1 and moe is not None:
             self._heaps[group] = Heap(spec.num_ranks, self._segment_bytes(spec, moe))
+        if spec.tp > 1:
+            self._check_teams(group, spec)
+            self._team_heaps[group] = Heap(spec.num_ranks, self._team_bytes(spec))
 
     def be_rank(self, connection: socket.socket, group: GroupId, rank: RankId) -> None:
         """In a child: be that rank until the engine is gone."""
@@ -82,9 +92,10 @@ class HostModel:
     def make_rank(self, group: GroupId, rank: RankId) -> tuple[Rank, AllToAll | None]:
         """The rank, and its end of the all-to-all where it has one."""
         deployment, spec = self._load.deployment, self._group(group)
-        ranks = self._all_to_all(group, rank)
+        ranks, team = self._all_to_all(group, rank), self._team(group, rank)
+        attention, member = self._model.spec.attention, rank % spec.tp
         made = Rank(
-            self._model,
+            self._shares[spec.tp][member],
             KvCache(
                 self._caches[group, rank],
                 block_size=deployment.block_size,
@@ -94,9 +105,17 @@ class HostModel:
             max_model_len=deployment.max_model_len,
             tokenizer_path=self._tokenizer_path,
             ranks=ranks,
-            transfer=SharedTransfer(self._caches),
+            team=team,
+            transfer=SharedTransfer(
+                self._caches,
+                KvSplit(
+                    attention=attention,
+                    own=share_heads(attention, spec.tp, member),
+                    tps=[other.tp for other in deployment.groups],
+                ),
+            ),
         )
-        if ranks is None:
+        if ranks is None and team is None:
             made.step(warm_up_plan())
         return made, ranks
 
@@ -104,9 +123,8 @@ class HostModel:
         heap, moe = self._heaps.get(group), self._model.spec.moe
         if heap is None or moe is None:
             return None
-        from rackscale.runtime.comm.shared_memory import SPIN_S, SharedAllToAll  # noqa: PLC0415 (needs C++)
+        from rackscale.runtime.comm.shared_memory import SharedAllToAll  # noqa: PLC0415 (needs C++)
 
-        cores = len(os.sched_getaffinity(0))
         return SharedAllToAll(
             rank,
             heap.addresses,
@@ -114,18 +132,52 @@ class HostModel:
             top_k=moe.router.top_k,
             capacity=self._group(group).max_batched_tokens,
             wire=Wire(self._load.wire),
-            spin_s=SPIN_S if len(self._load.ranks) <= cores else 0.0,
+            spin_s=self._spin_s,
             limit_s=self._load.hang_limit_s,
         )
+
+    def _team(self, group: GroupId, rank: RankId) -> Team | None:
+        heap, tp = self._team_heaps.get(group), self._group(group).tp
+        if heap is None:
+            return None
+        from rackscale.runtime.comm.shared_team import SharedTeam  # noqa: PLC0415 (needs C++)
+
+        first = rank - rank % tp
+        return SharedTeam(
+            rank - first,
+            heap.addresses[first : first + tp],
+            spin_s=self._spin_s,
+            limit_s=self._load.hang_limit_s,
+        )
+
+    def _check_teams(self, group: GroupId, spec: GroupSpec) -> None:
+        here = set(self.ranks_of(group))
+        for first in range(0, spec.num_ranks, spec.tp):
+            if len(here.intersection(range(first, first + spec.tp))) not in {0, spec.tp}:
+                raise SpecError(
+                    f"ranks {first} to {first + spec.tp - 1} of group {group} share an attention, and are on"
+                    " several hosts",
+                    hint="give hosts a multiple of tp ranks each",
+                )
+
+    def _team_bytes(self, group: GroupSpec) -> int:
+        try:
+            from rackscale.runtime.comm.shared_team import team_bytes  # noqa: PLC0415 (needs C++)
+        except ImportError as error:
+            raise _not_built(group, error) from None
+        return team_bytes()
+
+    @property
+    def _spin_s(self) -> float:
+        from rackscale.runtime.comm.shared_memory import SPIN_S  # noqa: PLC0415 (needs C++)
+
+        return SPIN_S if len(self._load.ranks) <= len(os.sched_getaffinity(0)) else 0.0
 
     def _segment_bytes(self, group: GroupSpec, moe: MoeSpec) -> int:
         try:
             from rackscale.runtime.comm.shared_memory import domain_bytes  # noqa: PLC0415 (needs C++)
         except ImportError as error:
-            raise SpecError(
-                f"{group.num_ranks} ranks need the native part, which is not built ({error})",
-                hint="install with a C++ compiler and CMake at hand, or run one rank",
-            ) from None
+            raise _not_built(group, error) from None
         return domain_bytes(
             group.num_ranks,
             self._model.spec.hidden,
@@ -142,6 +194,7 @@ class HostModel:
                 num_blocks=deployment.groups[group].num_blocks,
                 block_size=deployment.block_size,
                 dtype=self._model.dtype,
+                tp=deployment.groups[group].tp,
             )
             (segment,) = Heap(1, shape.num_bytes).segments
             caches[group, rank] = shape.layers(segment)
@@ -155,6 +208,13 @@ class HostModel:
         return threads_for(self._num_weight_bytes, len(self._load.ranks))
 
 
+def _not_built(group: GroupSpec, error: ImportError) -> SpecError:
+    return SpecError(
+        f"{group.num_ranks} ranks need the native part, which is not built ({error})",
+        hint="install with a C++ compiler and CMake at hand, or run one rank",
+    )
+
+
 def _path(load: Load, own: Path | None) -> Path:
     if own is not None:
         return own
@@ -166,13 +226,13 @@ def _path(load: Load, own: Path | None) -> Path:
 
 
 def skewed(model: LoadedModel, skew: float) -> LoadedModel:
-    """For tests: routers that prefer low experts, the first by `skew` and the n-th by skew / n."""
+    """For tests: routers that like the n-th expert less, by skew * ln n, so that loads fall as Zipf's law has it."""
     layers = []
     for layer in model.weights.layers:
         ffn = layer.ffn
         if isinstance(ffn, MoeWeights):
             num_experts = ffn.spec.router.num_experts
-            bias = skew / torch.arange(1, num_experts + 1, dtype=torch.float32)
+            bias = -skew * torch.arange(1, num_experts + 1, dtype=torch.float32).log()
             correction = bias if ffn.correction_E is None else ffn.correction_E + bias
             ffn = replace(ffn, correction_E=correction)
         layers.append(replace(layer, ffn=ffn))

@@ -76,7 +76,7 @@ class InlineDriver:
     """Answers `RunStep` by having it performed. clock: seconds, never going back."""
 
     def __init__(self, engine: Engine, ranks: Ranks, clock: Clock) -> None:
-        self.engine, self._ranks, self._clock = engine, ranks, clock
+        self.engine, self.ranks, self._clock = engine, ranks, clock
         self._completions: dict[RequestId, Completion] = {}
 
     def run(self, requests: Iterable[Request]) -> dict[RequestId, Completion]:
@@ -91,7 +91,7 @@ class InlineDriver:
             steps += self._feed(Arrive(request=request), ())
         while steps:
             step = steps.pop(0)
-            answers = self._ranks.perform(step)
+            answers = self.ranks.perform(step)
             event = StepDone(
                 group=step.group, plan=step.plan, ranks=tuple(answer.result for answer in answers)
             )
@@ -105,7 +105,7 @@ class InlineDriver:
             if isinstance(command, RunStep):
                 steps.append(command.plan)
             elif isinstance(command, PlaceExperts):
-                self._ranks.place(command)
+                self.ranks.place(command)
             else:
                 self._note(command, now, logprobs)
         return steps

@@ -24,7 +24,8 @@ RANK_LIMIT_S = 600.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LocalOptions:
-    """Sizes and layout as `specs.lay_out` takes them; kernels and activations by their names."""
+    """Sizes and layout as `specs.lay_out` takes them; kernels and activations by their names. router_skew:
+    for tests, see `host_model.skewed`. rebalance_every: see `DeploymentSpec`."""
 
     layout: tuple[PoolLayout, ...] = ONE_RANK
     kernels: str = "auto"
@@ -35,6 +36,8 @@ class LocalOptions:
     max_batched_tokens: int
     max_running: int
     tokenizer_required: bool = True
+    router_skew: float = 0.0
+    rebalance_every: int = 50
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,6 +98,7 @@ def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec
         max_batched_tokens=options.max_batched_tokens,
         max_running=options.max_running,
     )
+    deployment = replace(deployment, rebalance_every=options.rebalance_every)
     load = Load(
         path=str(path),
         deployment=deployment,
@@ -103,7 +107,7 @@ def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec
         kernels=options.kernels,
         tokenizer=options.tokenizer_required,
         wire="fp32",
-        router_skew=0.0,
+        router_skew=options.router_skew,
         hang_limit_s=RANK_LIMIT_S,
     )
     return checkpoint, deployment, HostModel(load, None, lambda _done, _total: None)

@@ -1,7 +1,9 @@
 """The driver of real processes: events from clients and ranks into the engine, commands out to them."""
 
+import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import BinaryIO, Protocol
 
 from rackscale.core import (
@@ -32,6 +34,8 @@ from rackscale.serve.observer import Observer
 
 FIRST_RANK = RankId(0)  # a group is lost and joined as a whole
 
+_LOG = logging.getLogger("rackscale.engine")
+
 
 class Ranks(Protocol):
     """Who performs steps, by group."""
@@ -60,8 +64,7 @@ class Driver:
     ) -> None:
         self.engine, self._journal = engine, journal
         self._ranks, self._observer, self._say, self._log = ranks, observer, say, log
-        if log is not None:
-            log.write(header_line(engine.deployment))
+        self._write(header_line(engine.deployment))
         for number in range(len(engine.deployment.groups)):
             group = GroupId(number)
             self._feed(RankLost(group=group, rank=FIRST_RANK))
@@ -96,8 +99,7 @@ class Driver:
         now = Seconds(time.monotonic())  # uvloop's own clock counts milliseconds
         commands = self.engine.handle(event, now)
         if self._log is not None:
-            self._log.write(entry_line(now, event, commands))
-            self._log.flush()
+            self._write(entry_line(now, event, commands))
         said: list[Emit | Finish | Refuse] = []
         for command in commands:
             match command:
@@ -119,3 +121,16 @@ class Driver:
                     blocks=blocks,
                 )
             )
+
+    def _write(self, line: bytes) -> None:
+        """To the log, if there is one. Where it takes no more it is given up: clients come first."""
+        if self._log is None:
+            return
+        try:
+            self._log.write(line)
+            self._log.flush()
+        except OSError as error:
+            _LOG.error("the log cannot be written (%s): it ends here", error.strerror)
+            with suppress(OSError):
+                self._log.close()
+            self._log = None

@@ -42,7 +42,8 @@ class DeploymentSpec:
 
     max_model_len: prompt and output together, tokens. max_waiting: requests that may queue; more
     are refused. max_in_flight: steps that a group may have been given and not yet answered.
-    num_moe_layers, num_experts: of the model, 0 where it has none.
+    num_moe_layers, num_experts: of the model, 0 where it has none. rebalance_every: steps between two looks
+    at whether experts should move; 0: they stay.
     """
 
     model: str
@@ -53,3 +54,4 @@ class DeploymentSpec:
     max_in_flight: int = 2
     num_moe_layers: int = 0
     num_experts: int = 0
+    rebalance_every: int = 50

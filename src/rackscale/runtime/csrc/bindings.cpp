@@ -152,6 +152,13 @@ void bind_operations(nb::module_& m) {
                           num_threads);
       },
       Release());
+  m.def(
+      "copy_rows",
+      [](Address from, const Column& from_slots, int64_t row_bytes, Address to, const Column& to_slots) {
+        rackscale::copy_rows(at<void>(from), from_slots.data(), static_cast<int64_t>(from_slots.shape(0)), row_bytes,
+                             at<void>(to), to_slots.data());
+      },
+      "Rows of row_bytes each, from the slots of one tensor to those of another.");
   m.def("swiglu", [](Address inner, int64_t num_rows, int64_t width) {
     rackscale::swiglu_rows(at<float>(inner), num_rows, width);
   });
@@ -180,11 +187,13 @@ void bind_operations(nb::module_& m) {
 }  // namespace
 
 void bind_ranks(nb::module_& m);
+void bind_team(nb::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
   bind_weights(m);
   bind_ranks(m);
+  bind_team(m);
   bind_layers(m);
   bind_model(m);
   bind_operations(m);

@@ -1,5 +1,6 @@
 // The dense operations of a small batch: norms, rotary embedding, products, activation.
 #include <cmath>
+#include <cstring>
 
 #include "activation.hpp"
 #include "kernels.hpp"
@@ -67,6 +68,16 @@ void linear(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& 
   for (int64_t share = 0; share < shares; ++share)
     product(in, in_stride, num_rows, m, add, out, out_stride, std::min(share * each, m.columns),
             std::min((share + 1) * each, m.columns));
+}
+
+void copy_rows(const void* from, const int32_t* from_slots, int64_t count, int64_t row_bytes, void* to,
+               const int32_t* to_slots) {
+  for (int64_t i = 0, run; i < count; i += run) {
+    for (run = 1; i + run < count && from_slots[i + run] == from_slots[i] + run && to_slots[i + run] == to_slots[i] + run;)
+      ++run;
+    std::memcpy(static_cast<char*>(to) + to_slots[i] * row_bytes, static_cast<const char*>(from) + from_slots[i] * row_bytes,
+                static_cast<size_t>(run * row_bytes));
+  }
 }
 
 }  // namespace rackscale

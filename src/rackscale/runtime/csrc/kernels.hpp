@@ -63,6 +63,10 @@ struct Router {
 void route(const float* logits, const float* correction, int64_t num_tokens, const Router& router,
            float* weights, int32_t* expert_ids);
 
+// Rows of row_bytes each, from the slots of one tensor to those of another.
+void copy_rows(const void* from, const int32_t* from_slots, int64_t count, int64_t row_bytes, void* to,
+               const int32_t* to_slots);
+
 // out [rows, width] = in / rms(in) * weight; rows begin every in_stride and out_stride floats.
 void rms_norm(const float* in, int64_t in_stride, const float* weight, int64_t num_rows, int64_t width, float eps,
               float* out, int64_t out_stride);

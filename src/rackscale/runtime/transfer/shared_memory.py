@@ -1,23 +1,37 @@
 """KV to ranks of the same host, whose caches are mapped here: one copy a layer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
-import torch
 from torch import Tensor
 
 from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId
 from rackscale.runtime.kv_cache import KvCache, KvLayers
 from rackscale.runtime.messages import Door
+from rackscale.runtime.transfer.copy import copy_slots
 from rackscale.runtime.transfer.transfer import source_slots, target_slots
+from rackscale.specs import AttentionSpec, HeadShare, Span, share_heads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class KvSplit:
+    """How groups divide a token's KV. own: the source's part. tps: `GroupSpec.tp` of each group."""
+
+    attention: AttentionSpec
+    own: HeadShare
+    tps: Sequence[int]
 
 
 class SharedTransfer:
-    """See `Transfer`. caches: the layers of every rank of this host."""
+    """See `Transfer`. caches: the layers of every rank of this host. split: None where each rank has all heads;
+    otherwise every member of the destination gets its heads from the first member here that has them."""
 
-    def __init__(self, caches: Mapping[tuple[GroupId, RankId], KvLayers]) -> None:
-        self._caches = caches
+    def __init__(
+        self, caches: Mapping[tuple[GroupId, RankId], KvLayers], split: KvSplit | None = None
+    ) -> None:
+        self._caches, self._split = caches, split
 
     def know(self, step: int, doors: Sequence[Door]) -> None:
         """Ranks of this host need no door."""
@@ -26,33 +40,45 @@ class SharedTransfer:
         """What a dead process of this host wrote is written."""
 
     def begin(self, pushes: Sequence[KvPush], cache: KvCache) -> "SharedMove":
-        return SharedMove(
-            cache.layers,
-            [
-                (
-                    self._caches[push.group, push.rank],
-                    _index(source_slots(push, cache)),
-                    _index(target_slots(push)),
-                )
-                for push in pushes
-            ],
-        )
+        return SharedMove(cache.layers, [route for push in pushes for route in self._routes(push, cache)])
+
+    def _routes(self, push: KvPush, cache: KvCache) -> Iterator["Route"]:
+        slots = source_slots(push, cache), target_slots(push)
+        if self._split is None:
+            yield Route(self._caches[push.group, push.rank], *slots)
+            return
+        own, tp = self._split.own, self._split.tps[push.group]
+        for member in range(tp):
+            there = share_heads(self._split.attention, tp, member).cached
+            common = Span(max(own.cached.start, there.start), min(own.cached.end, there.end))
+            if common.size > 0 and own.copy == 0:
+                layers = self._caches[push.group, RankId(push.rank * tp + member)]
+                yield Route(layers, *slots, _within(own.cached, common), _within(there, common))
+
+
+class Route(NamedTuple):
+    """A push's way to one rank. heads: that go, as the source and as the target counts them; None: all."""
+
+    layers: KvLayers
+    from_slots: IntColumn
+    to_slots: IntColumn
+    from_heads: Span | None = None
+    to_heads: Span | None = None
 
 
 class SharedMove:
     """See `Move`."""
 
-    def __init__(self, source: KvLayers, targets: list[tuple[KvLayers, Tensor, Tensor]]) -> None:
-        self._source, self._targets = source, targets
+    def __init__(self, source: KvLayers, routes: list[Route]) -> None:
+        self._source, self._routes = source, routes
         self.num_bytes = 0
         self.lost: tuple[RequestId, ...] = ()
 
     def after_layer(self, layer: int) -> None:
-        for target, from_slots, to_slots in self._targets:
-            for part, other in zip(self._source[layer], target[layer], strict=True):
-                moved = part[from_slots]
-                other[to_slots] = moved
-                self.num_bytes += moved.nbytes
+        for route in self._routes:
+            for part, other in zip(self._source[layer], route.layers[layer], strict=True):
+                source, target = _only(part, route.from_heads), _only(other, route.to_heads)
+                self.num_bytes += copy_slots(source, route.from_slots, target, route.to_slots)
 
     def __enter__(self) -> Self:
         return self
@@ -63,5 +89,10 @@ class SharedMove:
         """A copy is there when it is made."""
 
 
-def _index(slots: IntColumn) -> Tensor:
-    return torch.from_numpy(slots).long()
+def _within(held: Span, part: Span) -> Span | None:
+    """Where a part of the held heads is among them; None: it is all."""
+    return None if part == held else part.moved(-held.start)
+
+
+def _only(part: Tensor, heads: Span | None) -> Tensor:
+    return part if heads is None else part[:, heads.start : heads.end]
