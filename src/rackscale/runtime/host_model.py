@@ -1,10 +1,12 @@
 """What a host has loaded, and the ranks that it can be."""
 
+import importlib
 import os
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -21,8 +23,16 @@ from rackscale.runtime.messages import Load, Loaded
 from rackscale.runtime.model import LoadedModel, load_model, share_model
 from rackscale.runtime.rank import Rank
 from rackscale.runtime.rank_process import run_rank, threads_for, warm_up_plan
+from rackscale.runtime.transfer.choose import ChosenTransfer
 from rackscale.runtime.transfer.shared_memory import KvSplit, SharedTransfer
+from rackscale.runtime.transfer.transfer import Transfer
 from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
+
+if TYPE_CHECKING:
+    from rackscale.runtime.network import Network
+    from rackscale.runtime.transfer.wire import Caller
+
+TRANSFER_SHARE = 0.25  # of the time after which a rank counts as hanging: it may take three times its limit
 
 
 class HostModel:
@@ -57,6 +67,10 @@ class HostModel:
         (self._model, *_), *_ = self._shares.values()  # nobody needs the whole where all have a share
         self._caches = self._make_caches(load.deployment)
         self._heaps: dict[GroupId, Heap] = {}
+        self._network: Network | None = None
+        self._caller: Caller | None = None
+        if load.hosts:
+            importlib.import_module("rackscale.runtime.network")  # once, for all ranks that are forked
         self._team_heaps: dict[GroupId, Heap] = {}
 
     def fits(self, load: Load) -> bool:
@@ -84,10 +98,24 @@ class HostModel:
             self._check_teams(group, spec)
             self._team_heaps[group] = Heap(spec.num_ranks, self._team_bytes(spec))
 
+    def open_network(
+        self, connection: socket.socket, group: GroupId, rank: RankId, incarnation: int
+    ) -> str:
+        """In a child: have ranks of other hosts reach it, where there are any. Gives its address, or "".
+        connection: to the engine, by an address that the others can reach too."""
+        if not self._load.hosts:
+            return ""
+        from rackscale.runtime.network import Network  # noqa: PLC0415 (torch.distributed takes its time)
+        from rackscale.runtime.transfer.wire import Caller  # noqa: PLC0415
+
+        self._network = Network(connection.getsockname()[0])
+        self._caller = Caller(group=group, rank=rank, incarnation=incarnation)
+        return self._network.address
+
     def be_rank(self, connection: socket.socket, group: GroupId, rank: RankId) -> None:
         """In a child: be that rank until the engine is gone."""
         torch.set_num_threads(self._num_threads)
-        run_rank(connection, lambda: self.make_rank(group, rank))
+        run_rank(connection, lambda _stream: self.make_rank(group, rank))
 
     def make_rank(self, group: GroupId, rank: RankId) -> tuple[Rank, AllToAll | None]:
         """The rank, and its end of the all-to-all where it has one."""
@@ -106,8 +134,8 @@ class HostModel:
             tokenizer_path=self._tokenizer_path,
             ranks=ranks,
             team=team,
-            transfer=SharedTransfer(
-                self._caches,
+            transfer=self._transfer(
+                self._caches[group, rank],
                 KvSplit(
                     attention=attention,
                     own=share_heads(attention, spec.tp, member),
@@ -118,6 +146,23 @@ class HostModel:
         if ranks is None and team is None:
             made.step(warm_up_plan())
         return made, ranks
+
+    @property
+    def _seats(self) -> set[tuple[GroupId, RankId]]:
+        """Those of this host, as pushes name them."""
+        return {(group, RankId(rank // self._group(group).tp)) for group, rank in self._load.ranks}
+
+    def _transfer(self, layers: KvLayers, split: KvSplit) -> Transfer:
+        near = SharedTransfer(self._caches, split)
+        if self._network is None or self._caller is None:
+            return near
+        from rackscale.runtime.transfer.gloo import GlooTransfer  # noqa: PLC0415 (see `open_network`)
+        from rackscale.runtime.transfer.inbox import Inbox  # noqa: PLC0415
+
+        limit_s = self._load.hang_limit_s * TRANSFER_SHARE
+        inbox = Inbox(self._network, layers, limit_s)
+        far = GlooTransfer(self._network, self._caller, inbox, limit_s, split)
+        return ChosenTransfer(self._seats, near, far)
 
     def _all_to_all(self, group: GroupId, rank: RankId) -> AllToAll | None:
         heap, moe = self._heaps.get(group), self._model.spec.moe

@@ -30,6 +30,7 @@ from rackscale.runtime.messages import (
     Ping,
     Pong,
     RankExited,
+    Refused,
     StartGroup,
     ToHost,
     frame,
@@ -44,6 +45,7 @@ TOKEN_VARIABLE = "RACKSCALE_TOKEN"  # noqa: S105 (where it is, not what)
 CONNECT_LIMIT_S = 60.0
 RANK_CONNECT_LIMIT_S = 10.0
 READ_BYTES = 1 << 16
+REFUSED_S = 0.5
 
 _LOG = logging.getLogger("rackscale.host")
 
@@ -51,13 +53,15 @@ _LOG = logging.getLogger("rackscale.host")
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostOptions:
     """address: of the engine. path: of the model here; None: where the engine says. num_ranks: how many this
-    host may have; None: as many as the engine wants."""
+    host may have; None: as many as the engine wants. wait_s: how long to look for an engine that is not
+    there, or does not want this host yet."""
 
     address: str
     name: str
     token: str
     path: Path | None = None
     num_ranks: int | None = None
+    wait_s: float = CONNECT_LIMIT_S
 
 
 @dataclass(kw_only=True, slots=True)
@@ -76,11 +80,13 @@ class Host:
     options: HostOptions
     model: "HostModel | None" = None
     children: dict[int, Child] = field(default_factory=dict)
+    refused: Refused | None = None
 
     def serve(self, connection: socket.socket, deaths: socket.socket) -> None:
         """Do what the engine says until it is gone; then no rank is left. deaths: readable when a child
         died."""
         frames = Frames()
+        self.refused = None
         try:
             connection.sendall(frame(self._hello()))
             with selectors.DefaultSelector() as selector:
@@ -97,14 +103,16 @@ class Host:
                             return
                         for body in frames.feed(data):
                             self._obey(connection, body)
-        except (BrokenPipeError, ConnectionError):
-            return
+        except OSError as error:  # the engine is gone, or out of reach
+            _LOG.warning("the engine at %s is gone (%s)", self.options.address, error)
         finally:
             self._kill(list(self.children))
             while self.children:
                 self._reap(None, block=True)
 
-    def _hello(self, start: StartGroup | None = None, rank: RankId | None = None) -> Hello:
+    def _hello(
+        self, start: StartGroup | None = None, rank: RankId | None = None, address: str = ""
+    ) -> Hello:
         """Of this process: the host, or one of its ranks."""
         return Hello(
             token=self.options.token,
@@ -114,6 +122,7 @@ class Host:
             group=start.group if start else None,
             rank=rank,
             incarnation=start.incarnation if start else 0,
+            address=address,
         )
 
     def _obey(self, connection: socket.socket, body: bytes) -> None:
@@ -126,6 +135,8 @@ class Host:
                 self._kill([pid for pid, child in self.children.items() if child.group == group])
             case Ping():
                 connection.sendall(frame(Pong()))
+            case Refused() as refused:
+                self.refused = refused
 
     def _load(self, load: Load, connection: socket.socket) -> Loaded | Failed:
         from rackscale.runtime.host_model import HostModel  # noqa: PLC0415 (torch: the engine knows that we live)
@@ -161,10 +172,13 @@ class Host:
         try:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            for ignored in (signal.SIGINT, signal.SIGTERM):  # the host decides when to end
+                signal.signal(ignored, signal.SIG_IGN)
             die_with_parent(parent)
             assert self.model is not None, "checked before the fork"
             with connect(self.options.address, RANK_CONNECT_LIMIT_S) as connection:
-                connection.sendall(frame(self._hello(start, rank)))
+                address = self.model.open_network(connection, start.group, rank, start.incarnation)
+                connection.sendall(frame(self._hello(start, rank, address)))
                 self.model.be_rank(connection, start.group, rank)
             status = 0
         except BaseException:  # noqa: BLE001 (the child must not return)
@@ -202,8 +216,9 @@ class Host:
 def run_host(options: HostOptions, *, once: bool) -> None:
     """Serve an engine until it is gone, then the next one at the same address; `once`: no next one.
 
-    Raises RackscaleError where nobody listens there within a minute.
+    Raises RackscaleError where nobody listens there within `wait_s`, or who does will not have this host.
     """
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # we tell ourselves what fails on the network
     ours, theirs = socket.socketpair()
     ours.setblocking(False)  # noqa: FBT003 (the socket's way)
     theirs.setblocking(False)  # noqa: FBT003
@@ -211,11 +226,26 @@ def run_host(options: HostOptions, *, once: bool) -> None:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         host = Host(options=options)
+        refused_since = None
         while True:
-            with connect(options.address, CONNECT_LIMIT_S) as connection:
+            with connect(options.address, options.wait_s) as connection:
                 host.serve(connection, ours)
+            refused_since = _check_refusal(host, refused_since)
             if once:
                 return
+
+
+def _check_refusal(host: Host, since: float | None) -> float | None:
+    """Since when the engine has been refusing this host, having done so since `since`. Raises RackscaleError
+    where it will not have it."""
+    if host.refused is None:
+        return None
+    now = time.monotonic()
+    since = now if since is None else since
+    if not host.refused.again or now - since > host.options.wait_s:
+        raise RackscaleError(host.refused.what, hint=host.refused.hint)
+    time.sleep(REFUSED_S)
+    return since
 
 
 def main() -> None:

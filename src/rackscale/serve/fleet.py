@@ -15,11 +15,22 @@ from enum import Enum
 
 from msgspec.structs import replace
 
-from rackscale.core import GroupId, PlaceExperts, RackscaleError, RankId, RankLostError, SpecError, StepPlan
+from rackscale.core import (
+    GroupId,
+    PlaceExperts,
+    RackscaleError,
+    RankId,
+    RankLostError,
+    RankPlan,
+    SpecError,
+    StepPlan,
+)
 from rackscale.runtime.answer import RankAnswer
 from rackscale.runtime.messages import (
     Answered,
+    Door,
     Failed,
+    Fence,
     FromHost,
     FromRank,
     Hello,
@@ -27,12 +38,14 @@ from rackscale.runtime.messages import (
     Load,
     Loaded,
     Loading,
+    Meet,
     Perform,
     Ping,
     Place,
     Pong,
     RankExited,
     Ready,
+    Refused,
     StartGroup,
     unframe,
 )
@@ -42,6 +55,7 @@ from rackscale.specs import GroupSpec
 
 MAX_FAILED_STARTS = 5
 CLOSE_LIMIT_S = 5.0
+LAST_STEP = 2**62
 PING_S = 1.0
 WATCH_S = 0.1
 
@@ -70,7 +84,9 @@ class Fleet:
         """A connection said who it is."""
         if not hmac.compare_digest(hello.token.encode(), self._token.encode()):
             _LOG.warning("somebody without the token calls itself %s", hello.host)
-            peer.close()
+            hint = "give it the engine's RACKSCALE_TOKEN"
+            peer.send(Refused(what="the engine does not know the token", hint=hint, again=False))
+            peer.end()
         elif hello.group is None:
             self._greet_host(peer, hello)
         elif 0 <= hello.group < len(self.groups) and hello.rank is not None:
@@ -81,12 +97,14 @@ class Fleet:
     def _greet_host(self, peer: Peer, hello: Hello) -> None:
         if hello.host in self.hosts or (self._ranks_of and hello.host not in self._ranks_of):
             _LOG.warning("a host called %s is not wanted", hello.host)
-            peer.close()
+            what = f"the engine has a host called {hello.host}, or has all that it wants"
+            peer.send(Refused(what=what, hint="give another --name, or raise --hosts", again=True))
+            peer.end()
             return
         host = self.hosts[hello.host] = Host(self, peer, hello)
         peer.listener = host
         if self._ranks_of:
-            host.load(replace(self.load, ranks=self._ranks_of[hello.host]))
+            host.load(self._load_of(hello.host))
         elif len(self.hosts) == self._num_hosts:
             self._assign()
 
@@ -100,7 +118,26 @@ class Fleet:
             self.events.broken(error)
             return
         for name, host in self.hosts.items():
-            host.load(replace(self.load, ranks=self._ranks_of[name]))
+            host.load(self._load_of(name))
+
+    def _load_of(self, host: str) -> Load:
+        everywhere = tuple(self._ranks_of.items())
+        return replace(
+            self.load, ranks=self._ranks_of[host], hosts=everywhere if len(everywhere) > 1 else ()
+        )
+
+    def doors_of(self, plan: RankPlan, host: str) -> tuple[Door, ...]:
+        """What a rank of this host has to know of those on others that it pushes to."""
+        places = {(push.group, push.rank) for push in plan.pushes}
+        return tuple(door for group, seat in places for door in self.groups[group].doors(seat, host))
+
+    def fence(self, group: GroupId, incarnation: int, step: int) -> None:
+        """Have all other groups take no KV any more of the group's steps up to this one. They obey before
+        they do any step that they get later."""
+        fence = Fence(group=group, incarnation=incarnation, step=step)
+        for other in self.groups:
+            if other.number != group:
+                other.fence(fence)
 
     def hosts_of(self, group: GroupId) -> list[str]:
         """The names of those that have ranks of it."""
@@ -308,6 +345,9 @@ class Group:
             return
         link = self.links[rank] = Link(rank=rank, hello=hello, peer=peer)
         peer.listener = _RankListener(self, link)
+        if len(self.links) == self.spec.num_ranks and len(self._fleet.hosts_of(self.number)) > 1:
+            addresses = [self.links[RankId(number)].hello.address for number in range(self.spec.num_ranks)]
+            self._send_all(Meet(addresses=tuple(addresses)))
 
     def received(self, link: Link, body: bytes) -> None:
         """A rank said something."""
@@ -337,8 +377,11 @@ class Group:
             for other in self.links.values():
                 other.num_answered -= 1
             self._failed_starts = 0
-            seats = range(0, self.spec.num_ranks, self.spec.tp)
-            self._fleet.events.step_done(done.plan, [done.answers[RankId(seat)] for seat in seats])
+            answers = [done.answers[RankId(number)] for number in range(self.spec.num_ranks)]
+            if any(answer.result.lost_pushes for answer in answers):
+                _LOG.warning("KV of step %d of group %d did not arrive", done.plan.plan, self.number)
+                self._fleet.fence(self.number, self.incarnation, done.plan.plan)
+            self._fleet.events.step_done(done.plan, by_seat(answers, self.spec.tp))
 
     def perform(self, plan: StepPlan) -> None:
         """Give the group a step. One that is not up forgets it: the engine will hear that it is lost."""
@@ -349,7 +392,9 @@ class Group:
             self._progress = now
         self.in_flight.append(InFlight(plan=plan, since=now))
         for rank, link in self.links.items():
-            link.peer.send(Perform(plan=plan.ranks[rank // self.spec.tp]))
+            part = plan.ranks[rank // self.spec.tp]
+            doors = self._fleet.doors_of(part, link.hello.host) if part.pushes else ()
+            link.peer.send(Perform(plan=part, step=plan.plan, doors=doors))
 
     def place(self, placement: PlaceExperts) -> None:
         """Experts are there, for this life of the group and the next."""
@@ -362,7 +407,23 @@ class Group:
         if self.state is State.UP:
             self._send_all(self._placement)
 
-    def _send_all(self, message: Place) -> None:
+    def doors(self, seat: RankId, host: str) -> list[Door]:
+        """Of a seat's ranks, for one on this host: those that are on others."""
+        if self.state is not State.UP:
+            return []
+        links = [self.links[RankId(seat * self.spec.tp + number)] for number in range(self.spec.tp)]
+        return [
+            Door(group=self.number, rank=link.rank, address=link.hello.address)
+            for link in links
+            if link.hello.host != host
+        ]
+
+    def fence(self, fence: Fence) -> None:
+        """See `Fleet.fence`."""
+        if self.state is State.UP:
+            self._send_all(fence)
+
+    def _send_all(self, message: Place | Meet | Fence) -> None:
         for link in self.links.values():
             link.peer.send(message)
 
@@ -399,6 +460,7 @@ class Group:
         if self.links:
             return
         self.state = State.DOWN
+        self._fleet.fence(self.number, self.incarnation, LAST_STEP)
         self._fleet.events.group_lost(self.number, self._why)
         self.maybe_start()
 
@@ -415,6 +477,16 @@ class Group:
                     link.peer.close()
             case _:
                 pass
+
+
+def by_seat(answers: Sequence[RankAnswer], tp: int) -> list[RankAnswer]:
+    """An answer a seat: its first rank's, and whose KV any of its ranks lost."""
+    seats = []
+    for first in range(0, len(answers), tp):
+        lost = {name for answer in answers[first : first + tp] for name in answer.result.lost_pushes}
+        result = replace(answers[first].result, lost_pushes=tuple(sorted(lost)))
+        seats.append(replace(answers[first], result=result) if lost else answers[first])
+    return seats
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,11 @@ class Peer(asyncio.Protocol):
         if self._transport is not None:
             self._transport.write(frame(message))
 
+    def end(self) -> None:
+        """Close when what was sent is out. `closed` is told."""
+        if self._transport is not None:
+            self._transport.close()
+
     def close(self) -> None:
         """Close at once. `closed` is told."""
         if self._transport is not None:
