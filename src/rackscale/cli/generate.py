@@ -35,6 +35,7 @@ def generate(
     mixed: o.MixedOption = None,
     prefill: o.PrefillOption = None,
     decode: o.DecodeOption = None,
+    tp: o.TpOption = None,
     weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
@@ -50,7 +51,7 @@ def generate(
     """
     from rackscale.runtime.local import LocalOptions, open_local  # noqa: PLC0415 (loads torch)
 
-    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode)
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp)
     if (prompt is None) == (prompt_ids is None):
         raise SpecError("the prompt is missing or given twice", hint="give --prompt or --prompt-ids")
     options = LocalOptions(

@@ -40,6 +40,7 @@ __all__ = [
     "PrefillOption",
     "TlsCertOption",
     "TlsKeyOption",
+    "TpOption",
     "Weights",
     "WeightsOption",
     "WireFormat",
@@ -91,6 +92,10 @@ PrefillOption = Annotated[
 ]
 DecodeOption = Annotated[
     int | None, typer.Option("--decode", metavar="N", help="Ranks of a pool that only decodes.")
+]
+TpOption = Annotated[
+    int | None,
+    typer.Option("--tp", metavar="N", help="So many ranks that prefill share one attention."),
 ]
 WeightsOption = Annotated[Weights, typer.Option(help="Format of the weights.")]
 ActivationsOption = Annotated[Activations, typer.Option(help="Format of activations and KV cache.")]

@@ -26,6 +26,7 @@ def serve(
     mixed: o.MixedOption = None,
     prefill: o.PrefillOption = None,
     decode: o.DecodeOption = None,
+    tp: o.TpOption = None,
     deployment: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Layout and sizes, instead of options.")
     ] = None,
@@ -75,12 +76,14 @@ def serve(
     """
     from rackscale.serve.server import serve as run  # noqa: PLC0415 (--help is fast)
 
-    given = any(value is not None for value in (mixed, prefill, decode))
+    given = any(value is not None for value in (mixed, prefill, decode, tp))
     if deployment is not None and given:
-        raise SpecError("--deployment with a layout", hint="give the file or --mixed, --prefill and --decode")
+        raise SpecError(
+            "--deployment with a layout", hint="give the file or --mixed, --prefill, --decode and --tp"
+        )
     if hosts and listen is None:
         raise SpecError(f"--hosts {hosts} without --listen", hint="give --listen HOST:PORT for them to join")
-    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode) if given else DEFAULT_LAYOUT
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp) if given else DEFAULT_LAYOUT
     if not frontend and discovery is Discovery.MEM:
         raise SpecError("--no-frontend without --discovery", hint="give --discovery file or etcd")
     check_tls(tls_cert, tls_key)

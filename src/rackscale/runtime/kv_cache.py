@@ -13,19 +13,21 @@ import torch
 from torch import Tensor
 
 from rackscale.core import IntColumn
-from rackscale.specs import GqaSpec, MlaSpec, ModelSpec
+from rackscale.specs import GqaSpec, MlaSpec, ModelSpec, share_heads
 
 KvLayers: TypeAlias = list[tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KvShape:
-    """The KV of one rank: num_blocks blocks of block_size slots in each layer."""
+    """The KV of one rank: num_blocks blocks of block_size slots in each layer. tp: so many ranks have the
+    heads between them; all have latents, which all heads see."""
 
     model: ModelSpec
     num_blocks: int
     block_size: int
     dtype: torch.dtype
+    tp: int = 1
 
     @property
     def parts(self) -> tuple[tuple[int, ...], ...]:
@@ -34,7 +36,8 @@ class KvShape:
         match self.model.attention:
             case MlaSpec(kv_lora_rank=rank, rope_head_dim=rope):
                 return ((slots, rank + rope),)
-            case GqaSpec(num_kv_heads=heads, head_dim=dim):
+            case GqaSpec(head_dim=dim) as gqa:
+                heads = share_heads(gqa, self.tp).cached.size
                 return ((slots, heads, dim), (slots, heads, dim))
 
     @property

@@ -10,6 +10,7 @@ from rackscale.core import IntColumn, RankPlan, RankResult, RequestId, Seat, col
 from rackscale.runtime.answer import RankAnswer, StepTimes, TokenLogprobs
 from rackscale.runtime.batch import Batch, make_batch, spread
 from rackscale.runtime.comm.all_to_all import AllToAll
+from rackscale.runtime.comm.team import Team
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model import LoadedModel, Model
 from rackscale.runtime.sampling import Sampler
@@ -20,7 +21,8 @@ class Rank:
     """Rows hold the tokens of running sequences: what a `Seat` brought and what was sampled since.
 
     tokenizer_path: of the tokenizer that guides are made with. ranks: those that share the experts; None: all
-    are here. transfer: what carries KV to other ranks; None: nothing does.
+    are here. team: those that share the attention; None: all of it is here. transfer: what carries KV to
+    other ranks; None: nothing does.
     """
 
     def __init__(
@@ -31,10 +33,12 @@ class Rank:
         max_model_len: int,
         tokenizer_path: Path | None = None,
         ranks: AllToAll | None = None,
+        team: Team | None = None,
         transfer: Transfer | None = None,
     ) -> None:
         self.device, self.cache, self._ranks, self.transfer = loaded.device, cache, ranks, transfer
-        self.model = Model(loaded, ranks)
+        self._team = team
+        self.model = Model(loaded, ranks, team)
         max_running = len(cache.table)
         self.sampler = Sampler(
             vocab_size=loaded.spec.vocab_size,
@@ -92,12 +96,12 @@ class Rank:
         return logits, move.num_bytes, move.lost
 
     def _times(self, start: float, num_pushed: int) -> StepTimes:
-        spent = None if self._ranks is None else self._ranks.take_times()
+        spent = [link.take_times() for link in (self._ranks, self._team) if link is not None]
         return StepTimes(
             step_s=time.perf_counter() - start,
-            wait_s=spent.wait_s if spent else 0.0,
-            copy_s=spent.copy_s if spent else 0.0,
-            num_sent_bytes=spent.num_bytes if spent else 0,
+            wait_s=sum(times.wait_s for times in spent),
+            copy_s=sum(times.copy_s for times in spent),
+            num_sent_bytes=sum(times.num_bytes for times in spent),
             num_pushed_bytes=num_pushed,
         )
 

@@ -10,6 +10,7 @@ from rackscale.specs.deployment_file import (
     read_deployment,
     write_deployment,
 )
+from rackscale.specs.heads import HeadShare, Span, num_kv_copies, share_heads
 from rackscale.specs.model import (
     Activation,
     AttentionSpec,
@@ -39,6 +40,7 @@ __all__ = [
     "GqaSpec",
     "GroupEntry",
     "GroupSpec",
+    "HeadShare",
     "LayerSpec",
     "LinearScaling",
     "Llama3Scaling",
@@ -52,13 +54,16 @@ __all__ = [
     "RopeSpec",
     "RouterSpec",
     "Scoring",
+    "Span",
     "YarnScaling",
     "format_deployment",
     "lay_out",
     "layout_of",
+    "num_kv_copies",
     "one_rank",
     "parse_deployment",
     "pools_of",
     "read_deployment",
+    "share_heads",
     "write_deployment",
 ]

@@ -24,6 +24,7 @@ from typing import Any
 
 from rackscale.core import SpecError
 from rackscale.specs.deployment import DeploymentSpec, GroupSpec, Role
+from rackscale.specs.heads import num_kv_copies, share_heads
 from rackscale.specs.model import ModelSpec
 from rackscale.specs.sizing import (
     BYTES_PER_GIB,
@@ -134,8 +135,8 @@ def layout_of(
 
     Redundant experts fill up the slots where experts do not divide by ranks. Ranks that share an
     attention (`tp`) are taken to hold its whole KV each: an upper bound.
-    Raises SpecError where a length is beyond the model's, or where a rank's cache does not hold one
-    sequence of full length.
+    Raises SpecError where a length is beyond the model's, where heads do not divide by tp, or where a rank's
+    cache does not hold one sequence of full length.
     """
     length = model.max_positions if file.max_model_len is None else file.max_model_len
     if length > model.max_positions:
@@ -146,9 +147,15 @@ def layout_of(
     num_experts = 0 if model.moe is None else model.moe.router.num_experts
     bytes_per_block = model.kv_elements_per_token * bytes_per_element * file.block_size
     blocks_per_sequence = -(-length // file.block_size)
+    for entry in file.groups:
+        share_heads(model.attention, entry.tp)
+    num_caches = sum(
+        entry.count * entry.num_ranks // entry.tp * num_kv_copies(model.attention, entry.tp)
+        for entry in file.groups
+    )
     groups: list[GroupSpec] = []
     for number, entry in enumerate(file.groups, start=1):
-        num_blocks = _num_blocks(file, entry, bytes_per_block, blocks_per_sequence)
+        num_blocks = _num_blocks(entry, num_caches, bytes_per_block, blocks_per_sequence)
         if num_blocks < blocks_per_sequence:
             needed_gib = ceil(blocks_per_sequence * bytes_per_block * 1000 / BYTES_PER_GIB) / 1000
             raise SpecError(
@@ -178,14 +185,12 @@ def layout_of(
     )
 
 
-def _num_blocks(
-    file: DeploymentFile, entry: GroupEntry, bytes_per_block: int, blocks_per_sequence: int
-) -> int:
+def _num_blocks(entry: GroupEntry, num_caches: int, bytes_per_block: int, blocks_per_sequence: int) -> int:
     if entry.num_blocks is not None:
         return entry.num_blocks
     if entry.kv_gib is not None:
         return int(entry.kv_gib * BYTES_PER_GIB // bytes_per_block)
-    most = int(DEFAULT_KV_GIB * BYTES_PER_GIB // (bytes_per_block * file.num_seats))
+    most = int(DEFAULT_KV_GIB * BYTES_PER_GIB // (bytes_per_block * num_caches))
     return min(most, entry.max_running * blocks_per_sequence)
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from rackscale.core import SpecError
 from rackscale.specs.deployment import DeploymentSpec, GroupSpec, Role
+from rackscale.specs.heads import num_kv_copies, share_heads
 from rackscale.specs.model import ModelSpec
 
 BYTES_PER_GIB = 1 << 30
@@ -26,8 +27,11 @@ class PoolLayout:
 ONE_RANK = (PoolLayout(),)
 
 
-def pools_of(*, mixed: int | None, prefill: int | None, decode: int | None) -> tuple[PoolLayout, ...]:
-    """The layout that a command line asks for; one mixed rank where it asks for none.
+def pools_of(
+    *, mixed: int | None, prefill: int | None, decode: int | None, tp: int | None = None
+) -> tuple[PoolLayout, ...]:
+    """The layout that a command line asks for; one mixed rank where it asks for none. tp: of the ranks that
+    prefill; they are so many where nothing says how many.
 
     Raises SpecError where the options contradict each other.
     """
@@ -35,15 +39,19 @@ def pools_of(*, mixed: int | None, prefill: int | None, decode: int | None) -> t
         raise SpecError("--mixed with --prefill or --decode", hint="give one or the other")
     if (prefill is None) != (decode is None):
         raise SpecError("--prefill and --decode", hint="give both: each pool needs the other")
-    for option, value in (("--mixed", mixed), ("--prefill", prefill), ("--decode", decode)):
+    for option, value in (("--mixed", mixed), ("--prefill", prefill), ("--decode", decode), ("--tp", tp)):
         if value is not None and value < 1:
             raise SpecError(f"{option} is {value}", hint="give at least 1")
+    width, num_ranks = tp or 1, prefill or mixed or tp or 1
+    if num_ranks % width:
+        option = "--mixed" if prefill is None else "--prefill"
+        raise SpecError(f"--tp {width} does not divide {option} {num_ranks}", hint="give a multiple of it")
     if prefill is not None and decode is not None:
         return (
-            PoolLayout(role=Role.PREFILL, num_ranks=prefill),
+            PoolLayout(role=Role.PREFILL, num_ranks=prefill, tp=width),
             PoolLayout(role=Role.DECODE, num_ranks=decode),
         )
-    return (PoolLayout(num_ranks=mixed or 1),)
+    return (PoolLayout(num_ranks=num_ranks, tp=width),)
 
 
 def lay_out(  # noqa: PLR0913 (an option each)
@@ -64,8 +72,8 @@ def lay_out(  # noqa: PLR0913 (an option each)
     bytes_per_element: of the KV cache. max_model_len None: the model's own limit. kv_gib: of all ranks
     together; None: what `max_running` sequences of full length need on each, at most `DEFAULT_KV_GIB`.
     Redundant experts fill up the slots where experts do not divide by ranks.
-    Raises SpecError where a size is out of range, or where a rank's cache does not hold one sequence of
-    max_model_len.
+    Raises SpecError where a size is out of range, where heads do not divide by tp, or where a rank's cache
+    does not hold one sequence of max_model_len.
     """
     for option, value in (
         ("--block-size", block_size),
@@ -81,16 +89,18 @@ def lay_out(  # noqa: PLR0913 (an option each)
             hint=f"give at most {model.max_positions}",
         )
     length = model.max_positions if max_model_len is None else max_model_len
-    num_seats = sum(pool.num_ranks // pool.tp for pool in layout)
+    for pool in layout:
+        share_heads(model.attention, pool.tp)
+    num_caches = sum(pool.num_ranks // pool.tp * num_kv_copies(model.attention, pool.tp) for pool in layout)
     blocks_per_sequence = -(-length // block_size)
     bytes_per_block = model.kv_elements_per_token * bytes_per_element * block_size
     limit_gib = DEFAULT_KV_GIB if kv_gib is None else kv_gib
-    num_blocks = int(limit_gib * BYTES_PER_GIB // (bytes_per_block * num_seats))
+    num_blocks = int(limit_gib * BYTES_PER_GIB // (bytes_per_block * num_caches))
     if kv_gib is None:
         num_blocks = min(num_blocks, max_running * blocks_per_sequence)
     if num_blocks < blocks_per_sequence:
-        needed_gib = blocks_per_sequence * bytes_per_block * num_seats / BYTES_PER_GIB
-        ranks = f" on each of {num_seats} ranks" if num_seats > 1 else ""
+        needed_gib = blocks_per_sequence * bytes_per_block * num_caches / BYTES_PER_GIB
+        ranks = f" on each of {num_caches} ranks" if num_caches > 1 else ""
         raise SpecError(
             f"{limit_gib:g} GiB of KV cache does not hold one sequence of {length} tokens{ranks}",
             hint=f"give --kv-gib {needed_gib:.2g} or more, or a smaller --max-model-len",

@@ -4,21 +4,23 @@ Decodes work on the compressed cache: the key's up-projection is absorbed into t
 applied after the attention. Chunks of a prefill expand keys and values, which costs less for many queries.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
 from rackscale.runtime.kernels import Kernels, Linear, MlaWeights
 from rackscale.runtime.model.chunk_attention import attend
-from rackscale.runtime.model.weights import Loader, input_major
+from rackscale.runtime.model.weights import Loader, columns, input_major, rows
 from rackscale.runtime.rope import Rope, halves
-from rackscale.specs import MlaSpec, RopeSpec, YarnScaling
+from rackscale.specs import MlaSpec, RopeSpec, Span, YarnScaling, share_heads
 
 NORM_EPS = 1e-6  # the families' code has it fixed here, whatever rms_norm_eps is
 
 
 class Mla:
-    """One layer's attention."""
+    """One layer's attention, or the part of it that some of its heads give."""
 
     def __init__(self, weights: MlaWeights, kernels: Kernels) -> None:
         self.weights, self.kernels = weights, kernels
@@ -108,6 +110,29 @@ def load_mla(loader: Loader, spec: MlaSpec, rope: RopeSpec) -> MlaWeights:
         key_up_ANR=up[:, : spec.nope_head_dim].contiguous(),
         value_up_ARV=up[:, spec.nope_head_dim :].mT.contiguous(),
         out=loader.linear("attn.o"),
+    )
+
+
+def share_mla(weights: MlaWeights, tp: int, member: int) -> MlaWeights:
+    """What a member of a team has: its heads' queries, up-projections and output, and all latents."""
+    spec = weights.spec
+    heads = share_heads(spec, tp, member).queries
+    own = heads.scaled(spec.nope_head_dim + spec.rope_head_dim)
+    first, query_up = weights.first, weights.query_up
+    if query_up is None:
+        width = spec.num_heads * (spec.nope_head_dim + spec.rope_head_dim)
+        latents = Span(width, width + spec.kv_lora_rank + spec.rope_head_dim)
+        first = columns(first, own, latents)
+    else:
+        query_up = columns(query_up, own)
+    return replace(
+        weights,
+        spec=replace(spec, num_heads=heads.size),
+        first=first,
+        query_up=query_up,
+        key_up_ANR=weights.key_up_ANR[heads.start : heads.end],
+        value_up_ARV=weights.value_up_ARV[heads.start : heads.end],
+        out=rows(weights.out, heads.scaled(spec.v_head_dim)),
     )
 
 

@@ -1,7 +1,7 @@
 """A decoder-only language model of one rank."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from rackscale.checkpoint import Checkpoint
 from rackscale.runtime.batch import Batch
 from rackscale.runtime.comm.all_to_all import AllToAll
+from rackscale.runtime.comm.team import Team
 from rackscale.runtime.kernels import (
     GqaWeights,
     Kernels,
@@ -19,8 +20,8 @@ from rackscale.runtime.kernels import (
 )
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
-from rackscale.runtime.model.gqa import Gqa, load_gqa
-from rackscale.runtime.model.mla import Mla, load_mla
+from rackscale.runtime.model.gqa import Gqa, load_gqa, share_gqa
+from rackscale.runtime.model.mla import Mla, load_mla, share_mla
 from rackscale.runtime.model.weights import Loader
 from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
@@ -76,29 +77,66 @@ def load_model(
     return LoadedModel(spec=spec, weights=weights, rope=rope, dtype=dtype, device=place, kernels=kernels)
 
 
-class Layer:
-    """Attention and a feed-forward part, each behind a norm and added to the residual."""
+def share_model(loaded: LoadedModel, tp: int) -> tuple[LoadedModel, ...]:
+    """The model as each of `tp` members of a team has it. Only queries, keys and values are copied: each
+    member has a part of them. Raises SpecError where heads do not divide."""
+    if tp == 1:
+        return (loaded,)
+    return tuple(
+        replace(
+            loaded,
+            weights=replace(
+                loaded.weights,
+                layers=tuple(_share_layer(layer, tp, member) for layer in loaded.weights.layers),
+            ),
+        )
+        for member in range(tp)
+    )
 
-    def __init__(self, weights: LayerWeights, eps: float, kernels: Kernels, ffn: Mlp | Moe) -> None:
-        self.weights, self.eps, self.kernels, self.ffn = weights, eps, kernels, ffn
+
+def _share_layer(layer: LayerWeights, tp: int, member: int) -> LayerWeights:
+    attention = layer.attention
+    if isinstance(attention, MlaWeights):
+        return replace(layer, attention=share_mla(attention, tp, member))
+    return replace(layer, attention=share_gqa(attention, tp, member))
+
+
+class Layer:
+    """Attention and a feed-forward part, each behind a norm and added to the residual. Members of a team have
+    all tokens and the whole residual: they add up what their heads give, and deal out the tokens for what
+    comes after attention."""
+
+    def __init__(
+        self, weights: LayerWeights, eps: float, kernels: Kernels, ffn: Mlp | Moe, team: Team | None
+    ) -> None:
+        self.weights, self.eps, self.kernels, self.ffn, self.team = weights, eps, kernels, ffn, team
         attention = weights.attention
         self.attention: Mla | Gqa = (
-            Mla(attention, kernels) if isinstance(attention, MlaWeights) else Gqa(attention, kernels)
+            Mla(attention, kernels) if isinstance(attention, MlaWeights) else Gqa(attention, kernels, team)
         )
 
     def __call__(self, x_TH: Tensor, cache: tuple[Tensor, ...], batch: Batch, rope: Rope) -> Tensor:
         """[T, H] to [T, H]. A rank without tokens still takes part in the all-to-all."""
         if len(x_TH):
             normed = self.kernels.rms_norm(x_TH, self.weights.attention_norm, self.eps)
-            x_TH = x_TH + self.attention(normed, cache, batch, rope)
-        normed = self.kernels.rms_norm(x_TH, self.weights.ffn_norm, self.eps)
-        return x_TH + self.ffn(normed)
+            part = self.attention(normed, cache, batch, rope)
+            x_TH = x_TH + (part if self.team is None else self.team.all_reduce(part))
+        if self.team is None:
+            return x_TH + self._feed_forward(x_TH)
+        mine = slice(self.team.index, None, self.team.size)
+        part = torch.zeros_like(x_TH)
+        part[mine] = self._feed_forward(x_TH[mine])
+        return x_TH + self.team.all_reduce(part)
+
+    def _feed_forward(self, x_TH: Tensor) -> Tensor:
+        return self.ffn(self.kernels.rms_norm(x_TH, self.weights.ffn_norm, self.eps))
 
 
 class Model:
-    """One rank's view of a loaded model. ranks: those that it shares the experts with; None: all are here."""
+    """One rank's view of a loaded model. ranks: those that it shares the experts with; None: all are here.
+    team: those that it shares the attention with, of which the model has this member's share."""
 
-    def __init__(self, loaded: LoadedModel, ranks: AllToAll | None = None) -> None:
+    def __init__(self, loaded: LoadedModel, ranks: AllToAll | None = None, team: Team | None = None) -> None:
         self.loaded, self.weights, self.rope = loaded, loaded.weights, loaded.rope
         self.kernels = kernels = loaded.kernels
         self.moes: list[Moe] = []
@@ -110,9 +148,10 @@ class Model:
             else:
                 ffn = Moe(layer.ffn, kernels, ranks, len(self.moes))
                 self.moes.append(ffn)
-            self.layers.append(Layer(layer, self.weights.eps, kernels, ffn))
+            self.layers.append(Layer(layer, self.weights.eps, kernels, ffn, team))
         self.loads_ME = torch.zeros(0, 0, dtype=torch.int32)
-        self._decoder = kernels.decoder(self.weights, self.rope, ranks)
+        self._team = team
+        self._decoder = None if team is not None else kernels.decoder(self.weights, self.rope, ranks)
 
     def __call__(self, batch: Batch, cache: KvCache, after_layer: AfterLayer | None = None) -> Tensor:
         """Logits of the batch's sampled tokens in fp32, [S, V]. Leaves in `loads_ME` how many tokens each
@@ -128,6 +167,8 @@ class Model:
                 after_layer(number)
         if self.moes:
             self.loads_ME = torch.stack([moe.loads() for moe in self.moes])
+            if self._team is not None:  # counts stay exact in fp32
+                self.loads_ME = self._team.all_reduce(self.loads_ME.float()).int()
         x_SH = self.kernels.rms_norm(x_TH[batch.samples], self.weights.final_norm, self.weights.eps)
         return self.kernels.linear(x_SH, self.weights.head).float()
 

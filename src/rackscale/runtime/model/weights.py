@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
 from rackscale.runtime.kernels import ExpertWeights, Kernels, Linear
-from rackscale.specs import MoeSpec
+from rackscale.specs import MoeSpec, Span
 
 
 class Loader:
@@ -103,3 +103,15 @@ def input_major(matrices: list[Tensor]) -> Tensor:
     """[out, in] each, one after the other along their outputs, as one [in, sum of outs]. Of two dtypes the
     wider."""
     return torch.cat([matrix.mT for matrix in matrices], 1).contiguous()
+
+
+def columns(layer: Linear, *spans: Span) -> Linear:
+    """A layer that gives some of the outputs. Copies them: kernels want whole rows."""
+    weight = torch.cat([layer.weight[:, span.start : span.end] for span in spans], 1)
+    bias = None if layer.bias is None else torch.cat([layer.bias[span.start : span.end] for span in spans])
+    return Linear(weight, bias)
+
+
+def rows(layer: Linear, span: Span) -> Linear:
+    """A layer of some of the inputs: a view. Of those that make up the whole the first adds the bias."""
+    return Linear(layer.weight[span.start : span.end], None if span.start else layer.bias)
