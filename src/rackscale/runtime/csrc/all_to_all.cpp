@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kLine = 64;
 constexpr int64_t kScaled = 128;         // elements that share a scale
 constexpr float kLargest = 448.0f;       // of e4m3
+constexpr uint8_t kNoNumber = 0x7f;
+constexpr float kSmallestScale = 0x1p-126f;  // whose inverse is finite
 constexpr float kToSubnormal = 0x1p-120f;  // takes e4m3's exponents to fp32's lowest
 constexpr float kFromSubnormal = 0x1p120f;
 
@@ -28,10 +30,12 @@ RACKSCALE_INLINE To bits_of(From value) {
   return bits;
 }
 
+RACKSCALE_INLINE bool is_no_number(uint32_t bits) { return (bits & 0x7fffffff) > 0x7f800000; }
+
 // The nearest, ties to even.
 RACKSCALE_INLINE uint16_t to_bf16(float value) {
   const uint32_t bits = bits_of<uint32_t>(value);
-  if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<uint16_t>(bits >> 16 | 0x40);  // not a number
+  if (is_no_number(bits)) return 0x7fc0;
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
@@ -39,12 +43,14 @@ RACKSCALE_INLINE uint8_t to_e4m3(float value) {
   const uint32_t bits = bits_of<uint32_t>(value);
   const float magnitude = std::min(bits_of<float>(bits & 0x7fffffff), kLargest);
   const uint32_t small = bits_of<uint32_t>(magnitude * kToSubnormal);
+  if (is_no_number(bits)) return kNoNumber;
   return static_cast<uint8_t>(bits >> 24 & 0x80) | static_cast<uint8_t>((small + 0x7ffff + (small >> 20 & 1)) >> 20);
 }
 
 RACKSCALE_INLINE float from_e4m3(uint8_t code) {
   const uint32_t sign = static_cast<uint32_t>(code & 0x80) << 24;
   const float magnitude = bits_of<float>(static_cast<uint32_t>(code & 0x7f) << 20) * kFromSubnormal;
+  if ((code & 0x7f) == kNoNumber) return bits_of<float>(0x7fc00000u);
   return bits_of<float>(bits_of<uint32_t>(magnitude) | sign);
 }
 
@@ -52,7 +58,7 @@ RACKSCALE_CLONES void encode_bf16(const float* from, int64_t width, uint16_t* to
   for (int64_t i = 0; i < width; ++i) to[i] = to_bf16(from[i]);
 }
 
-// Scales first, then codes.
+// Scales first, then codes. What is not a number stays so; an infinity makes all that share its scale not numbers.
 RACKSCALE_CLONES void encode_fp8(const float* from, int64_t width, char* to) {
   float* scales = reinterpret_cast<float*>(to);
   uint8_t* codes = reinterpret_cast<uint8_t*>(to + lines(num_scales(width) * 4));
@@ -60,7 +66,7 @@ RACKSCALE_CLONES void encode_fp8(const float* from, int64_t width, char* to) {
     const int64_t end = std::min(width, start + kScaled);
     float largest = 0;
     for (int64_t i = start; i < end; ++i) largest = std::max(largest, std::fabs(from[i]));
-    const float scale = largest > 0 ? largest / kLargest : 1.0f, inverse = 1.0f / scale;
+    const float scale = std::max(largest / kLargest, kSmallestScale), inverse = 1.0f / scale;
     scales[start / kScaled] = scale;
     for (int64_t i = start; i < end; ++i) codes[i] = to_e4m3(from[i] * inverse);
   }
@@ -68,7 +74,7 @@ RACKSCALE_CLONES void encode_fp8(const float* from, int64_t width, char* to) {
 
 template <bool Add>
 RACKSCALE_INLINE void decode_bf16(const uint16_t* from, int64_t width, float* to) {
-  for (int64_t i = 0; i < width; ++i) to[i] = (Add ? to[i] : 0.0f) + widen(from[i]);
+  for (int64_t i = 0; i < width; ++i) to[i] = Add ? to[i] + widen(from[i]) : widen(from[i]);
 }
 
 template <bool Add>
@@ -76,8 +82,10 @@ RACKSCALE_INLINE void decode_fp8(const char* from, int64_t width, float* to) {
   const float* scales = reinterpret_cast<const float*>(from);
   const uint8_t* codes = reinterpret_cast<const uint8_t*>(from + lines(num_scales(width) * 4));
   for (int64_t start = 0; start < width; start += kScaled)
-    for (int64_t i = start; i < std::min(width, start + kScaled); ++i)
-      to[i] = (Add ? to[i] : 0.0f) + from_e4m3(codes[i]) * scales[start / kScaled];
+    for (int64_t i = start; i < std::min(width, start + kScaled); ++i) {
+      const float value = from_e4m3(codes[i]) * scales[start / kScaled];
+      to[i] = Add ? to[i] + value : value;
+    }
 }
 
 RACKSCALE_CLONES void put_bf16(const uint16_t* from, int64_t width, float* to) { decode_bf16<false>(from, width, to); }
@@ -183,7 +191,7 @@ char* AllToAll::result_box(int64_t owner, int64_t destination) const {
 void AllToAll::place(int64_t layer, int64_t num_experts, int64_t most, const int32_t* ranks, const int32_t* counts) {
   if (static_cast<int64_t>(placed_.size()) <= layer) placed_.resize(layer + 1);
   for (int64_t expert = 0; expert < num_experts; ++expert) {
-    if (counts[expert] < 1 || counts[expert] > most) throw std::invalid_argument("an expert has no copy");
+    if (counts[expert] < 0 || counts[expert] > most) throw std::invalid_argument("more copies than ranks are named");
     for (int64_t n = 0; n < counts[expert]; ++n)
       if (ranks[expert * most + n] < 0 || ranks[expert * most + n] >= domain_.num_ranks)
         throw std::invalid_argument("a copy is on a rank that is not there");
@@ -208,6 +216,9 @@ void AllToAll::dispatch(int64_t layer, const float* hidden, const int32_t* exper
   for (int64_t token = 0; token < num_tokens; ++token)
     for (int64_t k = 0; k < d.top_k; ++k) {
       const int32_t expert = expert_ids[token * d.top_k + k];
+      if (expert < 0) continue;
+      if (expert >= static_cast<int64_t>(placed.counts.size()) || placed.counts[expert] == 0)
+        throw std::invalid_argument("expert " + std::to_string(expert) + " has no copy");
       // Copies take turns, by token; ranks begin with different ones.
       const int32_t to = placed.ranks[expert * placed.most + (d.rank + token) % placed.counts[expert]];
       auto& tokens = sent_[to];
@@ -325,19 +336,29 @@ void AllToAll::collect(float* out) {
   wait(head(segments_[d.rank]).combined, "combine");
   const int64_t start = now_ns();
   const int64_t stride = row_bytes(d.combine, d.hidden);
-  std::fill(out, out + num_tokens_ * d.hidden, 0.0f);
-  int64_t own = 0;  // where this rank's tokens begin among those that it received
-  for (int64_t source = 0; source < d.rank; ++source) own += num_from_[source];
-  for (int64_t from = 0; from < d.num_ranks; ++from) {
-    const char* row = from == d.rank ? nullptr : result_box(d.rank, from);
-    for (size_t at = 0; at < sent_[from].size(); ++at) {
-      float* const to = out + sent_[from][at] * d.hidden;
-      if (from == d.rank) {
-        add_fp32(sums_ + (own + static_cast<int64_t>(at)) * d.hidden, d.hidden, to);
+  std::vector<const char*> rows(d.num_ranks);  // what came from each rank and is not yet in a sum
+  std::vector<size_t> taken(d.num_ranks, 0);
+  for (int64_t from = 0; from < d.num_ranks; ++from) rows[from] = result_box(d.rank, from);
+  const float* own = sums_;  // begins with what is for the ranks before this one
+  for (int64_t source = 0; source < d.rank; ++source) own += num_from_[source] * d.hidden;
+  // By token, so that a sum stays in the cache until it is complete.
+  for (int64_t token = 0; token < num_tokens_; ++token, out += d.hidden) {
+    bool empty = true;
+    for (int64_t from = 0; from < d.num_ranks; ++from) {
+      if (taken[from] == sent_[from].size() || sent_[from][taken[from]] != token) continue;
+      ++taken[from];
+      const bool here = from == d.rank;
+      const Wire wire = here ? Wire::kFp32 : d.combine;
+      const void* const row = here ? static_cast<const void*>(own) : rows[from];
+      (empty ? decode_row : add_row)(wire, row, d.hidden, out);
+      empty = false;
+      if (here) {
+        own += d.hidden;
       } else {
-        add_row(d.combine, row + static_cast<int64_t>(at) * stride, d.hidden, to);
+        rows[from] += stride;
       }
     }
+    if (empty) std::fill_n(out, d.hidden, 0.0f);
   }
   times_.copy_ns += now_ns() - start;
 }

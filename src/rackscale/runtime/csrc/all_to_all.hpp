@@ -50,16 +50,17 @@ class AllToAll {
   // segments: of all ranks, in order, zeroed before the first rank begins.
   AllToAll(const Domain& domain, std::vector<char*> segments, Patience patience);
 
-  // Which ranks have copies of a layer's experts: ranks [E, most], of which counts[e] are valid.
+  // Which ranks have copies of a layer's experts: ranks [E, most], of which counts[e] are valid; none where no token
+  // will ask for the expert.
   void place(int64_t layer, int64_t num_experts, int64_t most, const int32_t* ranks, const int32_t* counts);
 
-  // hidden [T, hidden], expert_ids and gates [T, K]. Must stay until `collect`.
+  // hidden [T, hidden], expert_ids and gates [T, K]; an id of -1 is nobody's. Must stay until `collect`.
   void dispatch(int64_t layer, const float* hidden, const int32_t* expert_ids, const float* gates, int64_t num_tokens);
   // Waits for all sources. Throws std::runtime_error after the limit, or where memory holds nonsense.
   const Received& receive();
   // sums [N, hidden]: of each received token the gated sum of its experts here. Must stay until `collect`.
   void combine(const float* sums);
-  // Waits for all destinations; out [T, hidden].
+  // Waits for all destinations; out [T, hidden], of a token the sum of what came back, by rank.
   void collect(float* out);
 
   const Received& received() const { return received_; }
