@@ -1,9 +1,9 @@
 """The process that has a host's weights: it loads the model once and forks the ranks, which share its memory.
 
-`python -m rackscale.runtime.rank_host`, started by the server, or by `rackscale host` on another machine. A
-rank that dies is forked again in milliseconds, since nothing has to be loaded. The host does no arithmetic
-with more than one thread, so that it may fork at any time. Ranks die with their host, and when their engine
-is gone.
+`python -m rackscale.runtime.rank_host ADDRESS NAME PARENT`, started by the server, whose pid is PARENT; on
+another machine `rackscale host`. A rank that dies is forked again in milliseconds, since nothing has to be
+loaded. The host does no arithmetic with more than one thread, so that it may fork at any time. Ranks die with
+their host, and when their engine is gone.
 """
 
 import gc
@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ CONNECT_LIMIT_S = 60.0
 RANK_CONNECT_LIMIT_S = 10.0
 READ_BYTES = 1 << 16
 REFUSED_S = 0.5
+AGAIN_S = 0.02
 
 _LOG = logging.getLogger("rackscale.host")
 
@@ -110,9 +112,7 @@ class Host:
             while self.children:
                 self._reap(None, block=True)
 
-    def _hello(
-        self, start: StartGroup | None = None, rank: RankId | None = None, address: str = ""
-    ) -> Hello:
+    def _hello(self, start: StartGroup | None = None, rank: RankId | None = None, address: str = "") -> Hello:
         """Of this process: the host, or one of its ranks."""
         return Hello(
             token=self.options.token,
@@ -130,7 +130,7 @@ class Host:
             case Load() as load:
                 connection.sendall(frame(self._load(load, connection)))
             case StartGroup() as start:
-                self._start(start)
+                self._start(start, connection)
             case KillGroup(group=group):
                 self._kill([pid for pid, child in self.children.items() if child.group == group])
             case Ping():
@@ -156,15 +156,21 @@ class Host:
             return Failed(what="the model does not fit into memory", hint="lower --kv-gib", exit_code=2)
         return self.model.loaded()
 
-    def _start(self, start: StartGroup) -> None:
+    def _start(self, start: StartGroup, connection: socket.socket) -> None:
+        """Fork ranks. One that cannot be had counts as one that ended."""
         assert self.model is not None, "an engine loads before it starts"
-        self.model.renew(start.group)
-        for rank in self.model.ranks_of(start.group):
-            parent = os.getpid()
-            pid = os.fork()
-            if pid == 0:
-                self._be_rank(parent, start, rank)
-            self.children[pid] = Child(group=start.group, rank=rank, incarnation=start.incarnation)
+        parent, ranks = os.getpid(), self.model.ranks_of(start.group)
+        try:
+            self.model.renew(start.group)
+            for rank in ranks:
+                pid = os.fork()
+                if pid == 0:
+                    self._be_rank(parent, start, rank)
+                self.children[pid] = Child(group=start.group, rank=rank, incarnation=start.incarnation)
+        except (OSError, RackscaleError) as error:
+            _LOG.error("group %d cannot be started: %s", start.group, error)
+            exited = RankExited(group=start.group, rank=ranks[0], incarnation=start.incarnation, status=1)
+            connection.sendall(frame(exited))
 
     def _be_rank(self, parent: int, start: StartGroup, rank: RankId) -> None:
         """In the child; does not return."""
@@ -233,6 +239,7 @@ def run_host(options: HostOptions, *, once: bool) -> None:
             refused_since = _check_refusal(host, refused_since)
             if once:
                 return
+            time.sleep(AGAIN_S)  # an engine that does not want us would have us back at once
 
 
 def _check_refusal(host: Host, since: float | None) -> float | None:
@@ -250,11 +257,11 @@ def _check_refusal(host: Host, since: float | None) -> float | None:
 
 def main() -> None:
     """The server's own host: it ends with the server, which decides when."""
-    die_with_parent(os.getppid())
+    address, name, parent = sys.argv[1:]
+    die_with_parent(int(parent))
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
-    address, name = sys.argv[1:3]
     with suppress(RackscaleError):  # the engine is gone for good
         run_host(HostOptions(address=address, name=name, token=os.environ[TOKEN_VARIABLE]), once=False)
 

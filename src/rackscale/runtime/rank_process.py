@@ -6,6 +6,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import BinaryIO
 
 from rackscale.core import RackscaleError, RankPlan, column
@@ -35,7 +36,7 @@ Made = tuple[Rank, AllToAll | None]
 
 def run_rank(connection: socket.socket, make: Callable[[BinaryIO], Made]) -> None:
     """Be the rank that `make` makes, until the engine closes the connection. It may read `Meet` first."""
-    with connection, connection.makefile("rb") as stream:
+    with connection, connection.makefile("rb") as stream, suppress(ConnectionError):  # the engine is gone
         try:
             rank, ranks = make(stream)
             gc.freeze()  # what is loaded stays; collections need not look at it
@@ -45,8 +46,6 @@ def run_rank(connection: socket.socket, make: Callable[[BinaryIO], Made]) -> Non
             _LOG.error("%s", error)
             failed = Failed(what=error.what, hint=error.hint, exit_code=error.exit_code)
             connection.sendall(frame(failed))
-        except (BrokenPipeError, ConnectionError):
-            return  # the engine is gone
 
 
 def serve(connection: socket.socket, stream: BinaryIO, rank: Rank, ranks: AllToAll | None) -> None:

@@ -1,4 +1,5 @@
-"""The engine's process: `python -m rackscale.serve.engine_process FD`, started by the server.
+"""The engine's process: `python -m rackscale.serve.engine_process FD PARENT`, started by the server, whose
+pid PARENT is.
 
 It has no state that is worth keeping: the server knows what each client asked for and has got, and tells the
 next engine. It loads no torch, so that the next one is there at once.
@@ -48,6 +49,7 @@ class EngineProcess(FleetEvents):
     def __init__(self) -> None:
         self.server: Peer = Peer(self)
         self.ended = asyncio.Event()
+        self.has_failed = False
         self._driver: Driver | None = None
         self._fleet: Fleet | None = None
         self._observer: Observer | None = None
@@ -62,6 +64,8 @@ class EngineProcess(FleetEvents):
                     self._configure(configure)
                 except RackscaleError as error:
                     self.broken(error)
+            case Submit() | Abort() if self._driver is None:
+                pass  # it could not be configured, and has said so
             case Submit(request=request, again=again, emitted=emitted):
                 self._known_driver.submit(request, again=again, emitted=emitted)
             case Abort(request=request_id):
@@ -71,6 +75,11 @@ class EngineProcess(FleetEvents):
         """The server is gone."""
         self.ended.set()
 
+    def fail(self) -> None:
+        """The engine believes in what was not done, so no later step can be right: another has to go on."""
+        self.has_failed = True
+        self.ended.set()
+
     @property
     def _known_driver(self) -> Driver:
         assert self._driver is not None, "an engine is configured first"
@@ -78,13 +87,12 @@ class EngineProcess(FleetEvents):
 
     def _configure(self, configure: Configure) -> None:
         load = configure.load
-        log = _open_log(configure.log)
         deployment = load.deployment
         token = os.environ[TOKEN_VARIABLE]
         self._observer = Observer(deployment.model, [group.num_seats for group in deployment.groups])
         self._fleet = Fleet(load, token, configure.num_hosts, configure.start_limit_s, self)
         journal = PrefixJournal() if configure.kv_events else None
-        engine = build(deployment, journal)
+        engine, log = build(deployment, journal), _open_log(configure.log)
         self._driver = Driver(engine, self._fleet, self._observer, self.server.send, log, journal)
         for work in (self._listen(configure.addresses, self._fleet), self._fleet.watch(), self._snapshots()):
             self._tasks.append(asyncio.ensure_future(self._guard(work)))
@@ -101,7 +109,7 @@ class EngineProcess(FleetEvents):
             await work
         except Exception:
             _LOG.exception("the engine's process fails")
-            self.ended.set()
+            self.fail()
             raise
 
     async def _snapshots(self) -> None:
@@ -156,42 +164,43 @@ def _open_log(path: str | None) -> BinaryIO | None:
         return None
     try:
         return Path(path).open("wb")
-    except OSError as error:
-        raise SpecError(f"{path} cannot be written ({error.strerror})", hint="give another --log") from None
+    except OSError as error:  # the server has tried before the first engine: this happened since
+        _LOG.error("%s cannot be written (%s): there is no log from here on", path, error.strerror)
+        return None
 
 
-async def run(connection: socket.socket) -> None:
-    """Be an engine until the server closes the connection."""
+async def run(connection: socket.socket) -> int:
+    """Be an engine until the server closes the connection. Gives the exit code."""
     process = EngineProcess()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: _end_on(process, context))
     await loop.create_connection(lambda: process.server, sock=connection)
     await process.ended.wait()
+    return 1 if process.has_failed else 0
 
 
 def _end_on(process: EngineProcess, context: dict[str, object]) -> None:
-    """What goes wrong in a callback: the engine believes in what was not done, so no later step can be
-    right."""
+    """What goes wrong in a callback."""
     error = context.get("exception")
     _LOG.error(
         "the engine fails: %s",
         context.get("message"),
         exc_info=error if isinstance(error, BaseException) else None,
     )
-    process.ended.set()
+    process.fail()
 
 
 def main() -> None:
     """See the module."""
     import uvloop  # noqa: PLC0415 (nobody else here needs it)
 
-    die_with_parent(os.getppid())
+    descriptor, parent = map(int, sys.argv[1:])
+    die_with_parent(parent)
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)  # the server decides when to end
     logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s")
     logging.getLogger("rackscale").setLevel(logging.INFO)
-    uvloop.run(run(socket.socket(fileno=int(sys.argv[1]))))
-    os._exit(0)
+    os._exit(uvloop.run(run(socket.socket(fileno=descriptor))))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ only when all its connections are closed, which is after the last of its process
 import asyncio
 import hmac
 import logging
+import signal
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -53,11 +54,14 @@ from rackscale.serve.layout import assign
 from rackscale.serve.peer import Peer
 from rackscale.specs import GroupSpec
 
-MAX_FAILED_STARTS = 5
+MAX_FAILURES = 5
+RETRY_S = 0.1  # after the first failure; twice as much after each that follows
 CLOSE_LIMIT_S = 5.0
 LAST_STEP = 2**62
 PING_S = 1.0
 WATCH_S = 0.1
+NOTICED_S = 2 * WATCH_S
+LOAD_LIMITS = 5  # a layer may take so many times as long to load as a group to start
 
 _LOG = logging.getLogger("rackscale.engine")
 
@@ -68,8 +72,9 @@ class Fleet:
     def __init__(
         self, load: Load, token: str, num_hosts: int, start_limit_s: float, events: "FleetEvents"
     ) -> None:
-        self.load, self.events = load, events
-        self._token, self._num_hosts, self._start_limit_s = token, num_hosts, start_limit_s
+        self.load, self.events, self.start_limit_s = load, events, start_limit_s
+        self._token, self._num_hosts = token, num_hosts
+        self.now = 0.0  # seconds that this process was there to notice; see `watch`
         self.hosts: dict[str, Host] = {}
         self.groups = [
             Group(GroupId(number), spec, self) for number, spec in enumerate(load.deployment.groups)
@@ -122,9 +127,7 @@ class Fleet:
 
     def _load_of(self, host: str) -> Load:
         everywhere = tuple(self._ranks_of.items())
-        return replace(
-            self.load, ranks=self._ranks_of[host], hosts=everywhere if len(everywhere) > 1 else ()
-        )
+        return replace(self.load, ranks=self._ranks_of[host], hosts=everywhere if len(everywhere) > 1 else ())
 
     def doors_of(self, plan: RankPlan, host: str) -> tuple[Door, ...]:
         """What a rank of this host has to know of those on others that it pushes to."""
@@ -170,14 +173,25 @@ class Fleet:
         self.groups[placement.group].place(placement)
 
     async def watch(self) -> None:
-        """Hangs count as deaths, after the limit. For ever."""
+        """Hangs count as deaths, after the limit. For ever.
+
+        When this process itself did not run for a while, the others are not late: what they said has yet to
+        be read.
+        """
+        clock = asyncio.get_running_loop().time
+        last = clock()
         while True:
             await asyncio.sleep(WATCH_S)
-            now = asyncio.get_running_loop().time()
-            for group in self.groups:
-                group.watch(now, self.load.hang_limit_s, self._start_limit_s)
-            for host in list(self.hosts.values()):
-                host.watch(now, self.load.hang_limit_s)
+            passed_s, last = clock() - last, clock()
+            self.tick(min(passed_s, NOTICED_S))
+
+    def tick(self, passed_s: float) -> None:
+        """Time passes."""
+        self.now += passed_s
+        for group in self.groups:
+            group.watch()
+        for host in list(self.hosts.values()):
+            host.watch()
 
 
 class FleetEvents:
@@ -199,7 +213,7 @@ class FleetEvents:
         """A host does not answer."""
 
     def broken(self, error: RackscaleError) -> None:
-        """This will not work."""
+        """Nothing that is tried again would work."""
 
 
 class _Stranger:
@@ -221,7 +235,8 @@ class Host:
     def __init__(self, fleet: Fleet, peer: Peer, hello: Hello) -> None:
         self._fleet, self.peer, self.hello = fleet, peer, hello
         self.loaded: Loaded | None = None
-        self._heard = self._asked = asyncio.get_running_loop().time()
+        self._heard = fleet.now
+        self._asked: float | None = None  # the question that is open: load, or say that you are there
 
     @property
     def name(self) -> str:
@@ -233,11 +248,16 @@ class Host:
 
     def load(self, load: Load) -> None:
         """Have it load the model."""
+        self._asked = self._fleet.now
         self.peer.send(load)
 
     def received(self, _peer: Peer, body: bytes) -> None:
-        self._heard = asyncio.get_running_loop().time()
-        match unframe(body, FromHost):
+        self._hear(unframe(body, FromHost))
+        self._heard = self._fleet.now
+        self._asked = None if self.is_loaded else self._heard
+
+    def _hear(self, message: FromHost) -> None:
+        match message:
             case Loading(done=done, total=total):
                 self._fleet.events.loading(done, total)
             case Loaded() as loaded:
@@ -248,25 +268,30 @@ class Host:
                 error.exit_code = failed.exit_code
                 self._fleet.events.broken(error)
             case RankExited(group=group, rank=rank, incarnation=incarnation, status=status):
-                self._fleet.groups[group].exited(rank, incarnation, status)
+                if 0 <= group < len(self._fleet.groups):
+                    self._fleet.groups[group].exited(rank, incarnation, status)
             case Pong():
                 pass
 
     def closed(self, _peer: Peer) -> None:
         self._fleet.host_lost(self)
 
-    def watch(self, now: float, limit_s: float) -> None:
-        """Ask now and then; a host that loads may take its time."""
-        if not self.is_loaded:
-            return
-        if now - self._asked > PING_S:
-            if self._heard < self._asked - limit_s:
-                _LOG.error("host %s does not answer", self.name)
-                self._fleet.events.host_hangs(self.name, self.hello.pid)
-                self.peer.close()
-                return
-            self._asked = now
-            self.peer.send(Ping())
+    def watch(self) -> None:
+        """Ask now and then whether it is there. While it loads, its progress says so."""
+        now, limit_s = self._fleet.now, self._limit_s
+        if self._asked is None:
+            if self.is_loaded and now - self._heard >= PING_S:
+                self._asked = now
+                self.peer.send(Ping())
+        elif now - self._asked > limit_s:
+            _LOG.error("host %s did not answer within %g s", self.name, limit_s)
+            self._fleet.events.host_hangs(self.name, self.hello.pid)
+            self.peer.close()
+
+    @property
+    def _limit_s(self) -> float:
+        fleet = self._fleet
+        return fleet.load.hang_limit_s if self.is_loaded else fleet.start_limit_s * LOAD_LIMITS
 
 
 class State(Enum):
@@ -294,12 +319,15 @@ class InFlight:
     """A step that not all ranks have answered."""
 
     plan: StepPlan
-    since: float
     answers: dict[RankId, RankAnswer] = field(default_factory=dict)
 
 
 class Group:
-    """Ranks that live and die together. incarnation: rises with every start."""
+    """Ranks that live and die together. incarnation: rises with every start.
+
+    A life fails if it ends by its own doing before a step was done. Failures in a row are tried again after
+    longer and longer pauses, and are too many in the end; to be killed is no failure.
+    """
 
     def __init__(self, number: GroupId, spec: GroupSpec, fleet: Fleet) -> None:
         self.number, self.spec, self._fleet = number, spec, fleet
@@ -308,9 +336,11 @@ class Group:
         self.links: dict[RankId, Link] = {}
         self.in_flight: deque[InFlight] = deque()
         self._placement: Place | None = None
-        self._since = 0.0
+        self._since = 0.0  # of the state
         self._progress = 0.0
-        self._failed_starts = 0
+        self._last_judged = 0  # incarnations up to this one have worked, or count as failures
+        self._num_failures = 0
+        self._not_before = 0.0
         self._why = ""
 
     @property
@@ -321,16 +351,20 @@ class Group:
         """Fork the ranks, if nothing is in the way."""
         if self.state is not State.DOWN or not self._fleet.can_start(self.number):
             return
-        if self._failed_starts >= MAX_FAILED_STARTS:
-            what = f"group {self.number} failed to start {MAX_FAILED_STARTS} times ({self._why})"
+        if self._num_failures >= MAX_FAILURES:
+            what = f"group {self.number} failed {MAX_FAILURES} times ({self._why})"
             self._fleet.events.broken(RankLostError(what, hint="its ranks' last words are above"))
             return
-        self.state = State.STARTING
+        if self._fleet.now < self._not_before:
+            return
+        self._enter(State.STARTING)
         self.incarnation += 1
-        self._since = asyncio.get_running_loop().time()
         start = StartGroup(group=self.number, incarnation=self.incarnation)
         for name in self._fleet.hosts_of(self.number):
             self._fleet.hosts[name].peer.send(start)
+
+    def _enter(self, state: State) -> None:
+        self.state, self._since = state, self._fleet.now
 
     def greet(self, peer: Peer, hello: Hello) -> None:
         """A rank connected."""
@@ -339,6 +373,7 @@ class Group:
             self.state is not State.STARTING
             or hello.incarnation != self.incarnation
             or rank is None
+            or not 0 <= rank < self.spec.num_ranks
             or rank in self.links
         ):
             peer.close()
@@ -350,33 +385,41 @@ class Group:
             self._send_all(Meet(addresses=tuple(addresses)))
 
     def received(self, link: Link, body: bytes) -> None:
-        """A rank said something."""
-        match unframe(body, FromRank):
+        """A rank said something. What one says that is to be ended does not count any more."""
+        message: FromRank = unframe(body, FromRank)
+        if self.state not in {State.STARTING, State.UP}:
+            return
+        match message:
             case Ready():
                 link.ready = True
-                if len(self.links) == self.spec.num_ranks and all(item.ready for item in self.links.values()):
-                    self._up()
+                self._maybe_up()
             case Answered(answer=answer):
                 self._answered(link, answer)
             case Failed() as failed:
+                self._judge(self.incarnation)
                 self.down(f"rank {link.rank}: {failed.what}")
 
-    def _up(self) -> None:
-        self.state = State.UP
-        self._progress = asyncio.get_running_loop().time()
+    def _maybe_up(self) -> None:
+        if len(self.links) < self.spec.num_ranks or not all(link.ready for link in self.links.values()):
+            return
+        self._enter(State.UP)
+        self._progress = self._fleet.now
         if self._placement is not None:
             self._send_all(self._placement)
         self._fleet.events.group_up(self.number)
 
     def _answered(self, link: Link, answer: RankAnswer) -> None:
+        if link.num_answered >= len(self.in_flight):
+            self.down(f"rank {link.rank} answered what it was not asked")
+            return
         self.in_flight[link.num_answered].answers[link.rank] = answer
         link.num_answered += 1
-        self._progress = asyncio.get_running_loop().time()
+        self._progress = self._fleet.now
         while self.in_flight and len(self.in_flight[0].answers) == self.spec.num_ranks:
             done = self.in_flight.popleft()
             for other in self.links.values():
                 other.num_answered -= 1
-            self._failed_starts = 0
+            self._last_judged, self._num_failures = self.incarnation, 0
             answers = [done.answers[RankId(number)] for number in range(self.spec.num_ranks)]
             if any(answer.result.lost_pushes for answer in answers):
                 _LOG.warning("KV of step %d of group %d did not arrive", done.plan.plan, self.number)
@@ -387,10 +430,9 @@ class Group:
         """Give the group a step. One that is not up forgets it: the engine will hear that it is lost."""
         if self.state is not State.UP:
             return
-        now = asyncio.get_running_loop().time()
         if not self.in_flight:
-            self._progress = now
-        self.in_flight.append(InFlight(plan=plan, since=now))
+            self._progress = self._fleet.now
+        self.in_flight.append(InFlight(plan=plan))
         for rank, link in self.links.items():
             part = plan.ranks[rank // self.spec.tp]
             doors = self._fleet.doors_of(part, link.hello.host) if part.pushes else ()
@@ -429,19 +471,29 @@ class Group:
 
     def exited(self, rank: RankId, incarnation: int, status: int) -> None:
         """A rank's process is gone."""
-        if incarnation == self.incarnation and self.state in {State.STARTING, State.UP}:
+        if status not in {0, -signal.SIGKILL}:
+            self._judge(incarnation)
+        if incarnation == self.incarnation:
             self.down(f"rank {rank} ended with status {status}")
 
+    def _judge(self, incarnation: int) -> None:
+        """A life ended by its own doing: it failed, unless it has worked or that is known."""
+        if incarnation <= self._last_judged:
+            return
+        self._last_judged = incarnation
+        self._not_before = self._fleet.now + RETRY_S * 2**self._num_failures
+        self._num_failures += 1
+
     def down(self, why: str) -> None:
-        """End all of it."""
+        """End all of it, if it is not ending."""
         if self.state not in {State.STARTING, State.UP}:
             return
-        if self.state is State.STARTING:
-            self._failed_starts += 1
         _LOG.warning("group %d is lost: %s", self.number, why)
-        self.state, self._why = State.ENDING, why
-        self._since = asyncio.get_running_loop().time()
+        self._enter(State.ENDING)
+        self._why = why
         self.in_flight.clear()
+        for link in self.links.values():
+            link.peer.kill()
         for name in self._fleet.hosts_of(self.number):
             if name in self._fleet.hosts:
                 self._fleet.hosts[name].peer.send(KillGroup(group=self.number))
@@ -459,22 +511,27 @@ class Group:
     def _maybe_lost(self) -> None:
         if self.links:
             return
-        self.state = State.DOWN
+        self._enter(State.DOWN)
         self._fleet.fence(self.number, self.incarnation, LAST_STEP)
         self._fleet.events.group_lost(self.number, self._why)
         self.maybe_start()
 
-    def watch(self, now: float, hang_limit_s: float, start_limit_s: float) -> None:
+    def watch(self) -> None:
         """See `Fleet.watch`."""
+        now = self._fleet.now
+        hang_limit_s, start_limit_s = self._fleet.load.hang_limit_s, self._fleet.start_limit_s
         match self.state:
             case State.UP if self.in_flight and now - self._progress > hang_limit_s:
                 late = [rank for rank in self.links if rank not in self.in_flight[0].answers]
                 self.down(f"ranks {late} did not answer within {hang_limit_s:g} s")
             case State.STARTING if now - self._since > start_limit_s:
+                self._judge(self.incarnation)
                 self.down(f"it did not start within {start_limit_s:g} s")
             case State.ENDING if now - self._since > CLOSE_LIMIT_S:
                 for link in list(self.links.values()):  # their host is out of reach: so is what they write to
                     link.peer.close()
+            case State.DOWN:
+                self.maybe_start()
             case _:
                 pass
 

@@ -8,12 +8,13 @@ replaced in a fraction of a second, and a host in the time that it takes to load
 import asyncio
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import closing
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import closing, contextmanager, suppress
 
 from msgspec.structs import replace
 
@@ -38,8 +39,11 @@ from rackscale.serve.rack_state import RackState
 LOCAL_HOST = "local"
 PROGRESS_S = 1.0  # between two lines that say how loading goes
 SHORT_LIFE_S = 2.0
-MAX_SHORT_LIVES = 5
+MAX_FAILURES = 5
+RETRY_S = 0.5
+END_LIMIT_S = 0.5
 WATCH_S = 0.1
+NUM_SPARE = 12
 
 _LOG = logging.getLogger("rackscale.serve")
 
@@ -64,56 +68,85 @@ class Supervisor:
         self._host: subprocess.Popen[bytes] | None = None
         self._engine: subprocess.Popen[bytes] | None = None
         self._num_engines = 0
+        self._spare = _Spare()
         self._told_s = 0.0
         self.started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self.rack: RackState | None = None
 
     async def run(self) -> None:
         """Keep them alive, for ever. Raises RackscaleError where that is of no use."""
-        keepers = [self._keep("engine", self._live_engine)]
-        if self._has_host:
-            keepers.append(self._keep("host", self._live_host))
-        await asyncio.gather(*keepers)
+        lives = [("engine", self._live_engine), ("host", self._live_host)]
+        keepers = [
+            asyncio.ensure_future(self._keep(what, live)) for what, live in lives[: 1 + self._has_host]
+        ]
+        try:
+            await asyncio.gather(*keepers)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            await asyncio.gather(*keepers, return_exceptions=True)
 
-    async def _keep(self, what: str, live: Callable[[], Awaitable[None]]) -> None:
-        short_lives = 0
+    async def _keep(self, what: str, live: Callable[[], Awaitable[int]]) -> None:
+        """One that is killed is started again at once. One that ends by its own doing, soon and again and
+        again, would do so for ever."""
+        num_failures = 0
         while True:
             born_s = time.monotonic()
-            await live()
-            short_lives = short_lives + 1 if time.monotonic() - born_s < SHORT_LIFE_S else 0
-            if short_lives == MAX_SHORT_LIVES:
+            try:
+                code = await live()
+            except OSError as error:
+                _LOG.error("the %s's process cannot be started (%s): trying again", what, error.strerror)
+                await asyncio.sleep(RETRY_S)
+                num_failures += not self.started.done()  # later on, those who have what it needs will go
+            else:
+                _LOG.warning("the %s's process is gone (exit code %d): starting another", what, code)
+                if time.monotonic() - born_s > SHORT_LIFE_S:
+                    num_failures = 0
+                elif code != -signal.SIGKILL:
+                    num_failures += 1
+            if num_failures == MAX_FAILURES:
                 raise RankLostError(
-                    f"the {what}'s process died {MAX_SHORT_LIVES} times in a row",
+                    f"the {what}'s process failed {MAX_FAILURES} times in a row",
                     hint="its last words are above",
                 )
 
-    async def _live_host(self) -> None:
-        words = ["rackscale.runtime.rank_host", self._configure.addresses[0], LOCAL_HOST]
-        self._host = self._spawn(*words)
-        code = await _end_of(self._host)
-        _LOG.warning("the host's process %d is gone (exit code %d): starting another", self._host.pid, code)
+    async def _live_host(self) -> int:
+        address = self._configure.addresses[0]
+        with self._spare.lent():
+            self._host = process = self._spawn("rackscale.runtime.rank_host", address, LOCAL_HOST)
+        return await _end_of(process)
 
-    async def _live_engine(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs:
-            self._engine = process = self._spawn(
-                "rackscale.serve.engine_process", str(theirs.fileno()), keep=theirs.fileno()
-            )
+    async def _live_engine(self) -> int:
+        with self._spare.lent():
+            ours, theirs = socket.socketpair()
+            try:
+                with theirs:
+                    descriptor = theirs.fileno()
+                    words = ["rackscale.serve.engine_process", str(descriptor)]
+                    self._engine = process = self._spawn(*words, keep=descriptor)
+            except OSError:
+                ours.close()
+                raise
         self._num_engines += 1
         life = _EngineLife(self)
-        peer = Peer(life)
-        await asyncio.get_running_loop().create_connection(lambda: peer, sock=ours)
-        with closing(peer):
-            peer.send(self._numbered(self._configure))
-            self._desk.engine_up(peer.send)
-            try:
+        try:
+            peer = Peer(life)
+            await asyncio.get_running_loop().create_connection(lambda: peer, sock=ours)
+            with closing(peer):
+                peer.send(self._numbered(self._configure))
+                self._desk.engine_up(peer.send)
                 await self._watch(life)
-            finally:
-                self._desk.engine_down()
-                process.kill()
-        code = await _end_of(process)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            self._desk.engine_down()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_LIMIT_S):
+                await _end_of(process)  # by itself, so that its exit code says why
+        process.kill()
         self._metrics.engine_restarted()
-        _LOG.warning("the engine's process %d is gone (exit code %d): starting another", process.pid, code)
+        return await _end_of(process)
 
     def _numbered(self, configure: Configure) -> Configure:
         """Each engine after the first has a log of its own, since a log begins with an engine's birth."""
@@ -122,22 +155,25 @@ class Supervisor:
         return replace(configure, log=f"{configure.log}.{self._num_engines}")
 
     async def _watch(self, life: "_EngineLife") -> None:
-        """Until the engine is gone, or has not said anything for too long."""
-        limit_s = self._configure.load.hang_limit_s
+        """Until the engine is gone, or has not said anything for too long. It may take its time to start."""
+        configure = self._configure
         while not life.is_over.is_set():
-            if time.monotonic() - life.heard_s > limit_s:
+            limit_s = configure.load.hang_limit_s if life.has_spoken else configure.start_limit_s
+            if life.silent_s > limit_s:
                 _LOG.error("the engine did not say anything for %g s", limit_s)
+                assert self._engine is not None, "it lives"
+                self._engine.kill()
                 return
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(life.is_over.wait(), WATCH_S)
-            except TimeoutError:
                 continue
+            life.silent_s += WATCH_S  # counted so, a halt of this process is not taken for the engine's
         if life.broken is not None:
             raise life.broken
 
     def _spawn(self, module: str, *words: str, keep: int | None = None) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(  # noqa: S603 (this interpreter, our modules)
-            [sys.executable, "-m", module, *words],
+            [sys.executable, "-m", module, *words, str(os.getpid())],
             pass_fds=() if keep is None else (keep,),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -160,8 +196,9 @@ class Supervisor:
             case Progress(done=done, total=total) if time.monotonic() - self._told_s > PROGRESS_S:
                 self._told_s = time.monotonic()
                 _LOG.info("loaded %d of %d layers", done, total)
-            case HostHangs(host=host) if host == LOCAL_HOST and self._host is not None:
-                self._host.kill()
+            case HostHangs(host=host, pid=pid) if host == LOCAL_HOST and self._host is not None:
+                if self._host.pid == pid:  # not one that took its place since
+                    self._host.kill()
             case _:
                 pass
 
@@ -171,6 +208,7 @@ class Supervisor:
             if process is not None:
                 process.kill()
                 process.wait()
+        self._spare.close()
 
 
 class _EngineLife:
@@ -179,12 +217,13 @@ class _EngineLife:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
         self.is_over = asyncio.Event()
-        self.heard_s = time.monotonic()
+        self.silent_s = 0.0
+        self.has_spoken = False
         self.broken: RackscaleError | None = None
 
     def received(self, _peer: Peer, body: bytes) -> None:
-        self.heard_s = time.monotonic()
         message: FromEngine = unframe(body, FromEngine)
+        self.silent_s, self.has_spoken = 0.0, True
         if isinstance(message, Broken):
             self.broken = RackscaleError(message.what, hint=message.hint)
             self.broken.exit_code = message.exit_code
@@ -196,16 +235,46 @@ class _EngineLife:
         self.is_over.set()
 
 
+class _Spare:
+    """Descriptors that are held back, so that a process can be started when clients have all others."""
+
+    def __init__(self) -> None:
+        self._held: list[int] = []
+        self._hold()
+
+    def _hold(self) -> None:
+        with suppress(OSError):
+            while len(self._held) < NUM_SPARE:
+                self._held.append(os.open(os.devnull, os.O_RDONLY))
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """Free for the block."""
+        self.close()
+        try:
+            yield
+        finally:
+            self._hold()
+
+    def close(self) -> None:
+        """Free for good."""
+        while self._held:
+            os.close(self._held.pop())
+
+
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """Its exit code, when it has ended."""
-    if process.poll() is not None:
-        return process.returncode
-    loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    descriptor = os.pidfd_open(process.pid)
-    loop.add_reader(descriptor, ended.set)
-    try:
-        await ended.wait()
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return process.wait()
+    while process.poll() is None:
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:  # none is left
+            await asyncio.sleep(WATCH_S)
+            continue
+        loop, ended = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_reader(descriptor, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(descriptor)
+            os.close(descriptor)
+    return process.returncode
