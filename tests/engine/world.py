@@ -34,7 +34,15 @@ def draw(request, position):
 
 
 def small(
-    *, groups=1, pools=({},), max_model_len=40, max_waiting=64, max_in_flight=2, num_experts=0, **group
+    *,
+    groups=1,
+    pools=({},),
+    max_model_len=40,
+    max_waiting=64,
+    max_in_flight=2,
+    num_experts=0,
+    rebalance_every=50,
+    **group,
 ):
     """A deployment of small groups in blocks of 4 tokens. pools: what is particular to each."""
     sizes = {"num_ranks": 1, "num_blocks": 40, "max_running": 3, "max_batched_tokens": 16, **group}
@@ -47,6 +55,7 @@ def small(
         max_in_flight=max_in_flight,
         num_experts=num_experts,
         num_moe_layers=1 if num_experts else 0,
+        rebalance_every=rebalance_every,
     )
 
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from rackscale.core import column
@@ -87,3 +88,30 @@ def test_check_finds_a_block_released_twice():
     blocks.release(taken)
     with pytest.raises(AssertionError, match="an owner too many or too few"):
         blocks.check([])
+
+
+def test_only_settled_blocks_are_given_to_others():
+    blocks = KvBlocks(6)
+    settled = np.array([False, True, True, False, True, True])
+    assert blocks.take_settled(5, settled) is None
+    assert sorted(blocks.take_settled(3, settled).tolist()) in ([1, 2, 4], [1, 2, 5], [1, 4, 5], [2, 4, 5])
+    assert len(blocks.take_settled(0, settled)) == 0
+    assert blocks.num_owned == 3
+    assert blocks.take_settled(2, settled) is None
+
+
+def test_settled_blocks_that_are_cached_are_evicted_the_oldest_first():
+    blocks = KvBlocks(3)
+    own = blocks.take(3)
+    blocks.index.insert(NAMES, own.tolist())
+    blocks.release(own)  # the last one is evicted first
+    assert blocks.take_settled(2, np.array([True, True, False])).tolist() == [1, 0]
+    blocks.check([0, 1])
+    assert 2 in blocks.index
+
+
+def test_own_takes_the_very_blocks():
+    blocks = KvBlocks(4)
+    blocks.own(column([1, 3]))
+    blocks.check([1, 3])
+    assert sorted(blocks.take(2).tolist()) == [0, 2]

@@ -1,7 +1,21 @@
+from dataclasses import replace
+
 import pytest
 
 from rackscale.core import SpecError
-from rackscale.specs import GqaSpec, LayerSpec, ModelSpec, RopeSpec, one_rank
+from rackscale.specs import (
+    GqaSpec,
+    LayerSpec,
+    ModelSpec,
+    MoeSpec,
+    PoolLayout,
+    Role,
+    RopeSpec,
+    RouterSpec,
+    Scoring,
+    lay_out,
+    pools_of,
+)
 
 # A token takes 1 layer * 2 * 1 head * 1024 = 2048 elements, 8 KiB in fp32; a block of 16, 128 KiB.
 MODEL = ModelSpec(
@@ -21,7 +35,7 @@ BLOCKS_PER_GIB = 8192
 
 
 def size(**sizes):
-    deployment = one_rank(MODEL, name="m", **sizes)
+    deployment = lay_out(MODEL, name="m", **sizes)
     (group,) = deployment.groups
     return deployment, group
 
@@ -63,3 +77,55 @@ def test_half_the_bytes_hold_twice_the_blocks():
 def test_sizes_that_cannot_be(sizes, what):
     with pytest.raises(SpecError, match=what):
         size(**sizes)
+
+
+def test_the_cache_is_for_all_ranks_together():
+    deployment = lay_out(MODEL, name="m", kv_gib=0.5, layout=(PoolLayout(num_ranks=4),))
+    assert deployment.groups[0].num_blocks == BLOCKS_PER_GIB // 8
+    with pytest.raises(SpecError, match=r"on each of 4 ranks: give --kv-gib 0.031 or more"):
+        lay_out(MODEL, name="m", kv_gib=0.01, layout=(PoolLayout(num_ranks=4),))
+
+
+def test_ranks_that_share_an_attention_share_its_cache():
+    pool = PoolLayout(num_ranks=4, tp=2)
+    model = replace(MODEL, attention=replace(MODEL.attention, num_heads=2))
+    (group,) = lay_out(model, name="m", kv_gib=0.5, layout=(pool,)).groups
+    assert group.num_blocks == BLOCKS_PER_GIB // 4
+    assert group.num_seats == 2
+
+
+@pytest.mark.parametrize(
+    ("num_ranks", "redundant", "expected"), [(2, 0, 0), (3, 0, 2), (8, 1, 8), (72, 0, 64)]
+)
+def test_redundant_experts_fill_up_the_slots(num_ranks, redundant, expected):
+    router = RouterSpec(num_experts=8, top_k=2, scoring=Scoring.SOFTMAX)
+    model = replace(MODEL, moe=MoeSpec(router=router, width=16), layers=(LayerSpec(moe=True),))
+    pool = PoolLayout(num_ranks=num_ranks, redundant_experts=redundant)
+    deployment = lay_out(model, name="m", layout=(pool,))
+    assert deployment.groups[0].redundant_experts == expected
+    assert (deployment.num_experts, deployment.num_moe_layers) == (8, 1)
+
+
+def test_layouts_of_the_command_line():
+    assert pools_of(mixed=None, prefill=None, decode=None) == (PoolLayout(),)
+    assert pools_of(mixed=3, prefill=None, decode=None) == (PoolLayout(num_ranks=3),)
+    assert pools_of(mixed=None, prefill=1, decode=2) == (
+        PoolLayout(role=Role.PREFILL),
+        PoolLayout(role=Role.DECODE, num_ranks=2),
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ({"mixed": 1, "prefill": 1}, "--mixed with --prefill or --decode"),
+        ({"mixed": 1, "decode": 1}, "--mixed with --prefill or --decode"),
+        ({"prefill": 1}, "give both"),
+        ({"decode": 1}, "give both"),
+        ({"mixed": 0}, "--mixed is 0"),
+        ({"prefill": 1, "decode": -1}, "--decode is -1"),
+    ],
+)
+def test_layouts_that_cannot_be(words, what):
+    with pytest.raises(SpecError, match=what):
+        pools_of(**{"mixed": None, "prefill": None, "decode": None, **words})

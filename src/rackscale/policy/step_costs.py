@@ -39,9 +39,10 @@ class StepCosts:
 
     @property
     def per_token_s(self) -> float:
-        """Seconds that a prompt token adds to a step; at least 0. 0 where nothing is known."""
+        """Seconds that a prompt token adds to a step; at least 0. Where all steps have as many, all of their
+        time is taken to be for these. 0 where nothing is known."""
         if not self._spread:
-            return 0.0
+            return self._y / self._x if self._x else 0.0
         return max(0.0, (self._weight * self._xy - self._x * self._y) / self._spread)
 
     @property

@@ -29,7 +29,6 @@ from rackscale.specs.model import (
     YarnScaling,
 )
 from rackscale.specs.sizing import ONE_RANK, PoolLayout, lay_out, pools_of
-from rackscale.specs.sizing import lay_out as one_rank
 
 __all__ = [
     "ONE_RANK",
@@ -60,7 +59,6 @@ __all__ = [
     "lay_out",
     "layout_of",
     "num_kv_copies",
-    "one_rank",
     "parse_deployment",
     "pools_of",
     "read_deployment",
