@@ -55,7 +55,7 @@ class AllToAll(Protocol):
 
     def combine(self, sums_NH: Tensor) -> Tensor:
         """Send back of each received token the gated sum of its experts here; gives the sums of this rank's
-        own tokens, [T, H]."""
+        own tokens, [T, H], void after the next `combine`."""
         ...
 
     def take_times(self) -> CommTimes:

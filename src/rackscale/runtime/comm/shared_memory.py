@@ -5,7 +5,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from rackscale.core import IntColumn, RankLostError
+from rackscale.core import CapacityError, IntColumn, RankLostError
 from rackscale.runtime import _native
 from rackscale.runtime.comm.all_to_all import CommTimes
 from rackscale.runtime.comm.wire import WIRE_NUMBERS, Wire
@@ -83,12 +83,19 @@ class SharedAllToAll:
         domain = domain_of(rank, len(addresses), hidden, top_k, capacity, wire, wire)
         self.native = _native.AllToAll(domain, addresses, int(spin_s * NS_PER_S), int(limit_s * NS_PER_S))
         self.num_ranks, self._hidden, self._top_k = len(addresses), hidden, top_k
+        self._capacity = capacity
+        self._out_TH = torch.empty(0, hidden)  # kept: fresh pages cost more than what is written to them
         self._sent: tuple[Tensor, Tensor, Tensor] | None = None
 
     def place(self, layer: int, ranks_EC: IntColumn, counts_E: IntColumn) -> None:
         self.native.place(layer, ranks_EC, counts_E)
 
     def dispatch(self, layer: int, hidden_TH: Tensor, gates_TK: Tensor, experts_TK: Tensor) -> None:
+        if len(hidden_TH) > self._capacity:
+            raise CapacityError(
+                f"{len(hidden_TH)} tokens at once, and boxes in shared memory are for {self._capacity}",
+                hint="lower --max-batched-tokens",
+            )
         hidden_TH, gates_TK = hidden_TH.float().contiguous(), gates_TK.float().contiguous()
         experts_TK = experts_TK.int().contiguous()
         self._sent = hidden_TH, gates_TK, experts_TK
@@ -105,8 +112,10 @@ class SharedAllToAll:
 
     def combine(self, sums_NH: Tensor) -> Tensor:
         assert self._sent is not None, "dispatch comes first"
-        sums_NH = sums_NH.float().contiguous()
-        out_TH = torch.empty(len(self._sent[0]), self._hidden)
+        sums_NH, num_tokens = sums_NH.float().contiguous(), len(self._sent[0])
+        if num_tokens > len(self._out_TH):
+            self._out_TH = torch.empty(min(2 * num_tokens, self._capacity), self._hidden)
+        out_TH = self._out_TH[:num_tokens]
         try:
             self.native.combine(sums_NH.data_ptr())
             self.native.collect(out_TH.data_ptr())
