@@ -32,7 +32,7 @@ MODEL = ModelSpec(
     family="test",
     vocab_size=100,
     hidden=64,
-    attention=GqaSpec(num_heads=1, num_kv_heads=1, head_dim=1024),
+    attention=GqaSpec(num_heads=2, num_kv_heads=2, head_dim=512),
     rope=RopeSpec(theta=1e4, dim=8),
     layers=(LayerSpec(moe=False),),
     dense_width=128,

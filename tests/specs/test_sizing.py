@@ -88,14 +88,14 @@ def test_the_cache_is_for_all_ranks_together():
 
 def test_ranks_that_share_an_attention_share_its_cache():
     pool = PoolLayout(num_ranks=4, tp=2)
-    model = replace(MODEL, attention=replace(MODEL.attention, num_heads=2))
+    model = replace(MODEL, attention=replace(MODEL.attention, num_heads=2, num_kv_heads=2, head_dim=512))
     (group,) = lay_out(model, name="m", kv_gib=0.5, layout=(pool,)).groups
     assert group.num_blocks == BLOCKS_PER_GIB // 4
     assert group.num_seats == 2
 
 
 @pytest.mark.parametrize(
-    ("num_ranks", "redundant", "expected"), [(2, 0, 0), (3, 0, 2), (8, 1, 8), (72, 0, 64)]
+    ("num_ranks", "redundant", "expected"), [(2, 0, 0), (3, 0, 1), (8, 1, 8), (72, 0, 64)]
 )
 def test_redundant_experts_fill_up_the_slots(num_ranks, redundant, expected):
     router = RouterSpec(num_experts=8, top_k=2, scoring=Scoring.SOFTMAX)

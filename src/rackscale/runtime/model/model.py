@@ -107,7 +107,7 @@ class Layer:
     comes after attention."""
 
     def __init__(
-        self, weights: LayerWeights, eps: float, kernels: Kernels, ffn: Mlp | Moe, team: Team | None
+        self, weights: LayerWeights, eps: float, kernels: Kernels, ffn: Mlp | Moe, team: Team | None = None
     ) -> None:
         self.weights, self.eps, self.kernels, self.ffn, self.team = weights, eps, kernels, ffn, team
         attention = weights.attention
