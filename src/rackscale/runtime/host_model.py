@@ -3,7 +3,8 @@
 import importlib
 import os
 import socket
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +25,8 @@ from rackscale.runtime.model import LoadedModel, load_model, share_model
 from rackscale.runtime.rank import Rank
 from rackscale.runtime.rank_process import run_rank, threads_for, warm_up_plan
 from rackscale.runtime.transfer.choose import ChosenTransfer
-from rackscale.runtime.transfer.shared_memory import KvSplit, SharedTransfer
+from rackscale.runtime.transfer.shared_memory import SharedTransfer
+from rackscale.runtime.transfer.split import KvSplit
 from rackscale.runtime.transfer.transfer import Transfer
 from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
 
@@ -46,6 +48,8 @@ class HostModel:
 
     def __init__(self, load: Load, path: Path | None, progress: Callable[[int, int], None]) -> None:
         self._load = load
+        for number, group in enumerate(load.deployment.groups):
+            _check_teams(GroupId(number), group.tp, load.ranks)
         torch.set_num_threads(1)  # a pool of threads would not survive a fork
         checkpoint = open_checkpoint(_path(load, path), tokenizer_required=load.tokenizer)
         self._model = load_model(
@@ -95,7 +99,6 @@ class HostModel:
         if spec.num_ranks > 1 and moe is not None:
             self._heaps[group] = Heap(spec.num_ranks, self._segment_bytes(spec, moe))
         if spec.tp > 1:
-            self._check_teams(group, spec)
             self._team_heaps[group] = Heap(spec.num_ranks, self._team_bytes(spec))
 
     def open_network(
@@ -195,16 +198,6 @@ class HostModel:
             limit_s=self._load.hang_limit_s,
         )
 
-    def _check_teams(self, group: GroupId, spec: GroupSpec) -> None:
-        here = set(self.ranks_of(group))
-        for first in range(0, spec.num_ranks, spec.tp):
-            if len(here.intersection(range(first, first + spec.tp))) not in {0, spec.tp}:
-                raise SpecError(
-                    f"ranks {first} to {first + spec.tp - 1} of group {group} share an attention, and are on"
-                    " several hosts",
-                    hint="give hosts a multiple of tp ranks each",
-                )
-
     def _team_bytes(self, group: GroupSpec) -> int:
         try:
             from rackscale.runtime.comm.shared_team import team_bytes  # noqa: PLC0415 (needs C++)
@@ -258,6 +251,18 @@ def _not_built(group: GroupSpec, error: ImportError) -> SpecError:
         f"{group.num_ranks} ranks need the native part, which is not built ({error})",
         hint="install with a C++ compiler and CMake at hand, or run one rank",
     )
+
+
+def _check_teams(group: GroupId, tp: int, ranks: Sequence[tuple[GroupId, RankId]]) -> None:
+    """A team shares memory. ranks: of this host."""
+    sizes = Counter(rank // tp for its_group, rank in ranks if its_group == group)
+    for team, size in sizes.items():
+        if size != tp:
+            raise SpecError(
+                f"ranks {team * tp} to {team * tp + tp - 1} of group {group} share an attention, and are on"
+                " several hosts",
+                hint="give each host a multiple of tp ranks",
+            )
 
 
 def _path(load: Load, own: Path | None) -> Path:

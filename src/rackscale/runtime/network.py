@@ -9,16 +9,22 @@ Nothing here is encrypted, and whoever reaches a store can write to it: the netw
 """
 
 import socket
+import threading
+from collections.abc import Callable
 from datetime import timedelta
+from queue import Empty, SimpleQueue
+from typing import TypeVar
 
 from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+
+T = TypeVar("T")
 
 STORE_LIMIT_S = 30.0
 NETWORK_ERRORS = (OSError, RuntimeError)  # what torch raises where the network fails, or time is up
 
 
 class Network:
-    """This process's end. host: its address, by which other hosts reach it.
+    """The end that a process has. host: its address, by which other hosts reach it.
 
     address: of its store, HOST:PORT.
     """
@@ -49,7 +55,7 @@ class Network:
         return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=limit)
 
     def group(self, store: TCPStore, name: str, rank: int, size: int, limit_s: float) -> ProcessGroupGloo:
-        """Meet the others that give the same store and name. limit_s: of this, and of every wait in the group.
+        """Meet the others that give the same store and name. limit_s: of this, and of every wait there.
 
         Raises one of NETWORK_ERRORS.
         """
@@ -57,3 +63,25 @@ class Network:
         options._devices = [self._device]  # noqa: SLF001
         options._timeout = timedelta(seconds=limit_s)  # noqa: SLF001
         return ProcessGroupGloo(PrefixStore(name, store), rank, size, options)
+
+
+def within(limit_s: float, work: Callable[[], T]) -> T:
+    """What `work` gives, if it does within the limit. Raises what it raises, and TimeoutError: who has accepted
+    a store's connection and says no word is waited for by torch without end. The thread that does is lost.
+    """
+    done: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
+
+    def run() -> None:
+        try:
+            done.put((work(), None))
+        except Exception as error:  # noqa: BLE001 (for who asked)
+            done.put((None, error))
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        value, error = done.get(timeout=limit_s)
+    except Empty:
+        raise TimeoutError(f"nothing within {limit_s:g} s") from None
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]

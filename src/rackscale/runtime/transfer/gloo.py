@@ -1,6 +1,6 @@
 """KV to ranks of other hosts, over pairs of gloo: layers are on their way while later ones compute."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from itertools import groupby
@@ -13,17 +13,20 @@ import torch
 from torch import Tensor
 from torch.distributed import ProcessGroupGloo, Work
 
-from rackscale.core import GroupId, KvPush, RankId, RequestId, encode_msgpack
-from rackscale.runtime.kv_cache import KvCache, KvLayers
+from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId, encode_msgpack
+from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.messages import Door
-from rackscale.runtime.network import NETWORK_ERRORS, Network
+from rackscale.runtime.network import NETWORK_ERRORS, Network, within
 from rackscale.runtime.transfer.inbox import Inbox
+from rackscale.runtime.transfer.split import KvSplit, only, ways
 from rackscale.runtime.transfer.transfer import source_slots, target_slots
 from rackscale.runtime.transfer.wire import (
+    ALL_HEADS,
     CALLS,
     DESTINATION,
     DONE,
     HEADER,
+    HEADER_WORDS,
     LAYER,
     SLOTS,
     SOURCE,
@@ -31,6 +34,7 @@ from rackscale.runtime.transfer.wire import (
     call_key,
     pair_name,
 )
+from rackscale.specs import Span
 
 Place = tuple[GroupId, RankId]
 MIN_WAIT_S = 0.001
@@ -39,11 +43,19 @@ MIN_WAIT_S = 0.001
 class GlooTransfer:
     """See `Transfer`. caller: this rank, as others have to know it. inbox: what takes what others push here.
 
-    limit_s: from when a step's KV could have been sent until it has arrived, and again once more.
+    limit_s: from when a step's KV could have been sent until it has arrived, and again once more. split: see
+    `ways`.
     """
 
-    def __init__(self, network: Network, caller: Caller, inbox: Inbox, limit_s: float) -> None:
-        self._network, self._inbox, self.limit_s = network, inbox, limit_s
+    def __init__(
+        self,
+        network: Network,
+        caller: Caller,
+        inbox: Inbox,
+        limit_s: float,
+        split: KvSplit | None = None,
+    ) -> None:
+        self._network, self._inbox, self._split, self.limit_s = network, inbox, split, limit_s
         self._caller = encode_msgpack(caller)
         self._addresses: dict[Place, str] = {}
         self._pairs: dict[str, ProcessGroupGloo] = {}
@@ -57,15 +69,21 @@ class GlooTransfer:
         self._inbox.fence(group, incarnation, step)
 
     def begin(self, pushes: Sequence[KvPush], cache: KvCache) -> "GlooMove":
-        return GlooMove(self, [self._leg(place, some, cache) for place, some in _by_place(pushes)], cache)
+        legs = [leg for seat, some in _by_seat(pushes) for leg in self._legs(seat, some, cache)]
+        return GlooMove(self, legs, cache)
 
-    def _leg(self, place: Place, pushes: list[KvPush], cache: KvCache) -> "Leg":
-        return Leg(
-            address=self._addresses.get(place, ""),
-            requests=tuple(push.request for push in pushes),
-            from_slots=_joined([source_slots(push, cache) for push in pushes]),
-            to_slots=_joined([target_slots(push) for push in pushes]),
-        )
+    def _legs(self, seat: Place, pushes: list[KvPush], cache: KvCache) -> Iterator["Leg"]:
+        from_slots = _joined([source_slots(push, cache) for push in pushes])
+        to_slots = _joined([target_slots(push) for push in pushes])
+        for rank, from_heads, to_heads in ways(self._split, seat):
+            yield Leg(
+                address=self._addresses.get((seat[0], rank), ""),
+                requests=tuple(push.request for push in pushes),
+                from_slots=from_slots,
+                to_slots=to_slots,
+                from_heads=from_heads,
+                to_heads=to_heads,
+            )
 
     def pair(self, address: str, limit_s: float) -> ProcessGroupGloo:
         """The pair with the rank at an address: the one that is there, or a new one.
@@ -73,11 +91,14 @@ class GlooTransfer:
         Raises one of NETWORK_ERRORS.
         """
         if address not in self._pairs:
-            store = self._network.store(address, limit_s)
-            number = store.add(CALLS, 1)
-            store.set(call_key(number), self._caller)
-            self._pairs[address] = self._network.group(store, pair_name(number), SOURCE, 2, limit_s)
+            self._pairs[address] = within(limit_s, lambda: self._call(address, limit_s))
         return self._pairs[address]
+
+    def _call(self, address: str, limit_s: float) -> ProcessGroupGloo:
+        store = self._network.store(address, limit_s)
+        number = store.add(CALLS, 1)
+        store.set(call_key(number), self._caller)
+        return self._network.group(store, pair_name(number), SOURCE, 2, limit_s)
 
     def hang_up(self, address: str) -> None:
         """The pair is of no use any more."""
@@ -87,12 +108,14 @@ class GlooTransfer:
 @dataclass(kw_only=True, slots=True)
 class Leg:
     """What a step sends to one rank. sent: what may still be on its way, with what it is read from; None: the
-    leg failed. address "": nobody knows where the rank is."""
+    leg failed. address "": nobody knows where the rank is. heads: see `ways`."""
 
     address: str
     requests: tuple[RequestId, ...]
     from_slots: Tensor
     to_slots: Tensor
+    from_heads: Span | None
+    to_heads: Span | None
     pair: ProcessGroupGloo | None = None
     sent: list[tuple[Work, Tensor]] = field(default_factory=list)
 
@@ -142,7 +165,8 @@ class GlooMove:
                 continue
             try:
                 leg.pair = self._transfer.pair(leg.address, _left_s(deadline))
-                leg.send(torch.tensor([self._transfer.step, len(leg.to_slots)]), HEADER)
+                heads = (leg.to_heads.start, leg.to_heads.end) if leg.to_heads else ALL_HEADS
+                leg.send(torch.tensor([self._transfer.step, len(leg.to_slots), *heads]), HEADER)
                 leg.send(leg.to_slots, SLOTS)
             except NETWORK_ERRORS:
                 self._fail(leg)
@@ -151,7 +175,8 @@ class GlooMove:
         if leg.pair is None:
             return
         try:
-            self.num_bytes += sum(leg.send(part[leg.from_slots], LAYER) for part in self._layers[layer])
+            for part in self._layers[layer]:
+                self.num_bytes += leg.send(only(part, leg.from_heads)[leg.from_slots], LAYER)
         except NETWORK_ERRORS:
             self._fail(leg)
 
@@ -165,7 +190,7 @@ class GlooMove:
     def _await(self, leg: Leg, deadline: float) -> None:
         if leg.pair is None:
             return
-        done = torch.empty(2, dtype=torch.int64)
+        done = torch.empty(HEADER_WORDS, dtype=torch.int64)
         try:
             leg.pair.recv([done], DESTINATION, DONE).wait(timedelta(seconds=_left_s(deadline)))
             for work, _ in leg.sent:
@@ -178,17 +203,17 @@ class GlooMove:
         leg.pair = None
 
 
-def _by_place(pushes: Sequence[KvPush]) -> list[tuple[Place, list[KvPush]]]:
+def _by_seat(pushes: Sequence[KvPush]) -> list[tuple[Place, list[KvPush]]]:
     """By where they go."""
-    in_order = sorted(pushes, key=_place)
-    return [(place, list(some)) for place, some in groupby(in_order, key=_place)]
+    in_order = sorted(pushes, key=_seat)
+    return [(seat, list(some)) for seat, some in groupby(in_order, key=_seat)]
 
 
-def _place(push: KvPush) -> Place:
+def _seat(push: KvPush) -> Place:
     return push.group, push.rank
 
 
-def _joined(slots: list["np.ndarray"]) -> Tensor:
+def _joined(slots: list[IntColumn]) -> Tensor:
     return torch.from_numpy(np.concatenate(slots)).long()
 
 

@@ -21,10 +21,13 @@ from torch.distributed import ProcessGroupGloo
 from rackscale.core import GroupId, RankId, decode_msgpack
 from rackscale.runtime.kv_cache import KvLayers
 from rackscale.runtime.network import NETWORK_ERRORS, STORE_LIMIT_S, Network
+from rackscale.runtime.transfer.split import only
 from rackscale.runtime.transfer.wire import (
+    ALL_HEADS,
     DESTINATION,
     DONE,
     HEADER,
+    HEADER_WORDS,
     LAYER,
     SLOTS,
     SOURCE,
@@ -32,6 +35,7 @@ from rackscale.runtime.transfer.wire import (
     call_key,
     pair_name,
 )
+from rackscale.specs import Span
 
 IDLE = timedelta(days=30)  # between two moves, and between two calls
 
@@ -52,7 +56,9 @@ class Inbox:
     def __init__(self, network: Network, layers: KvLayers, limit_s: float) -> None:
         self._network, self._layers = network, layers
         self._limit_s, self._limit = limit_s, timedelta(seconds=limit_s)
-        self._lock = threading.Lock()  # held while something is written, so that a fence holds when it returns
+        self._lock = (
+            threading.Lock()
+        )  # held while something is written, so that a fence holds when it returns
         self._talks: dict[tuple[GroupId, RankId], Talk] = {}
         self._fences: dict[GroupId, tuple[int, int]] = {}
         self._start(self._accept)
@@ -97,12 +103,14 @@ class Inbox:
 
     def _take(self, pair: ProcessGroupGloo, talk: Talk) -> bool:
         """One move. False: nothing more is to be heard from there."""
-        header = torch.empty(2, dtype=torch.int64)
+        header = torch.empty(HEADER_WORDS, dtype=torch.int64)
         pair.recv([header], SOURCE, HEADER).wait(IDLE)
-        step, num_slots = header.tolist()
+        step, num_slots, *heads = header.tolist()
+        span = None if tuple(heads) == ALL_HEADS else Span(*heads)
         slots = torch.empty(num_slots, dtype=torch.int64)
         pair.recv([slots], SOURCE, SLOTS).wait(self._limit)
-        for layer in self._layers:
+        for whole in self._layers:
+            layer = tuple(only(part, span) for part in whole)
             rows = [torch.empty(num_slots, *part.shape[1:], dtype=part.dtype) for part in layer]
             for part in rows:
                 pair.recv([part.view(torch.uint8)], SOURCE, LAYER).wait(self._limit)
@@ -122,4 +130,3 @@ class Inbox:
             for part, new in zip(layer, rows, strict=True):
                 part[slots] = new
         return True
-

@@ -1,32 +1,20 @@
 """KV to ranks of the same host, whose caches are mapped here: one copy a layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Self
-
-from torch import Tensor
 
 from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId
 from rackscale.runtime.kv_cache import KvCache, KvLayers
 from rackscale.runtime.messages import Door
 from rackscale.runtime.transfer.copy import copy_slots
+from rackscale.runtime.transfer.split import KvSplit, only, ways
 from rackscale.runtime.transfer.transfer import source_slots, target_slots
-from rackscale.specs import AttentionSpec, HeadShare, Span, share_heads
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class KvSplit:
-    """How groups divide a token's KV. own: the source's part. tps: `GroupSpec.tp` of each group."""
-
-    attention: AttentionSpec
-    own: HeadShare
-    tps: Sequence[int]
+from rackscale.specs import Span
 
 
 class SharedTransfer:
-    """See `Transfer`. caches: the layers of every rank of this host. split: None where each rank has all heads;
-    otherwise every member of the destination gets its heads from the first member here that has them."""
+    """See `Transfer`. caches: the layers of every rank of this host. split: see `ways`."""
 
     def __init__(
         self, caches: Mapping[tuple[GroupId, RankId], KvLayers], split: KvSplit | None = None
@@ -44,16 +32,8 @@ class SharedTransfer:
 
     def _routes(self, push: KvPush, cache: KvCache) -> Iterator["Route"]:
         slots = source_slots(push, cache), target_slots(push)
-        if self._split is None:
-            yield Route(self._caches[push.group, push.rank], *slots)
-            return
-        own, tp = self._split.own, self._split.tps[push.group]
-        for member in range(tp):
-            there = share_heads(self._split.attention, tp, member).cached
-            common = Span(max(own.cached.start, there.start), min(own.cached.end, there.end))
-            if common.size > 0 and own.copy == 0:
-                layers = self._caches[push.group, RankId(push.rank * tp + member)]
-                yield Route(layers, *slots, _within(own.cached, common), _within(there, common))
+        for rank, from_heads, to_heads in ways(self._split, (push.group, push.rank)):
+            yield Route(self._caches[push.group, rank], *slots, from_heads, to_heads)
 
 
 class Route(NamedTuple):
@@ -62,8 +42,8 @@ class Route(NamedTuple):
     layers: KvLayers
     from_slots: IntColumn
     to_slots: IntColumn
-    from_heads: Span | None = None
-    to_heads: Span | None = None
+    from_heads: Span | None
+    to_heads: Span | None
 
 
 class SharedMove:
@@ -77,7 +57,7 @@ class SharedMove:
     def after_layer(self, layer: int) -> None:
         for route in self._routes:
             for part, other in zip(self._source[layer], route.layers[layer], strict=True):
-                source, target = _only(part, route.from_heads), _only(other, route.to_heads)
+                source, target = only(part, route.from_heads), only(other, route.to_heads)
                 self.num_bytes += copy_slots(source, route.from_slots, target, route.to_slots)
 
     def __enter__(self) -> Self:
@@ -87,12 +67,3 @@ class SharedMove:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """A copy is there when it is made."""
-
-
-def _within(held: Span, part: Span) -> Span | None:
-    """Where a part of the held heads is among them; None: it is all."""
-    return None if part == held else part.moved(-held.start)
-
-
-def _only(part: Tensor, heads: Span | None) -> Tensor:
-    return part if heads is None else part[:, heads.start : heads.end]

@@ -12,6 +12,8 @@ from rackscale.core import GroupId, RankId
 CALLS = "calls"
 SOURCE, DESTINATION = 0, 1  # in a pair
 HEADER, SLOTS, LAYER, DONE = range(4)  # tags
+HEADER_WORDS = 4  # the step, how many slots, from which head to which, as the destination counts
+ALL_HEADS = (-1, -1)
 
 
 class Caller(Struct, frozen=True, kw_only=True):
