@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rackscale import __version__
-from rackscale.cli import evaluate, export, frontend, generate, replay, serve, top
+from rackscale.cli import evaluate, export, frontend, generate, host, replay, serve, top
 from rackscale.core import RackscaleError
 
 EXIT_USAGE = 2
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 for verb in (
     serve.serve,
+    host.host,
     frontend.frontend,
     generate.generate,
     evaluate.evaluate,

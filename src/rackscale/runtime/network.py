@@ -66,8 +66,9 @@ class Network:
 
 
 def within(limit_s: float, work: Callable[[], T]) -> T:
-    """What `work` gives, if it does within the limit. Raises what it raises, and TimeoutError: who has accepted
-    a store's connection and says no word is waited for by torch without end. The thread that does is lost.
+    """What `work` gives, if it does within the limit. Raises what it raises, and TimeoutError: who has
+    accepted a store's connection and says no word is waited for by torch without end. The thread that does
+    so is lost.
     """
     done: SimpleQueue[tuple[T | None, Exception | None]] = SimpleQueue()
 
