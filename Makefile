@@ -40,6 +40,10 @@ dead: setup
 bench: setup
 	$(BIN)/python bench/control_plane.py
 	$(BIN)/python bench/serve.py
+	$(BIN)/python bench/all_to_all.py
+	$(BIN)/python bench/expert_parallel.py
+	$(BIN)/python bench/balancing.py
+	$(BIN)/python bench/disaggregation.py
 
 docs: setup
 	$(BIN)/pdoc rackscale rackscale.core rackscale.specs rackscale.policy rackscale.engine rackscale.measure rackscale.checkpoint rackscale.runtime rackscale.serve rackscale.cli --output-directory site
