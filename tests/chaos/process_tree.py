@@ -24,15 +24,17 @@ def target_pid(server: LiveServer, target: str) -> int | None:
 
 
 def child_pid(server: LiveServer, target: str) -> int | None:
-    """The server's child that runs the target's module."""
-    for pid in children(server.process.pid):
-        try:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if MODULES[target].encode() in words and lives(pid):
-            return pid
-    return None
+    """The server's child that runs the target's module. Of two hosts, the one that has ranks: the other
+    stands by."""
+    found = [pid for pid in children(server.process.pid) if _runs(pid, MODULES[target]) and lives(pid)]
+    return max(found, key=lambda pid: len(children(pid)), default=None)
+
+
+def _runs(pid: int, module: str) -> bool:
+    try:
+        return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def tree(pid: int) -> list[int]:

@@ -256,12 +256,17 @@ def _check_refusal(host: Host, since: float | None) -> float | None:
 
 
 def main() -> None:
-    """The server's own host: it ends with the server, which decides when."""
+    """The server's own host: it gets ready, and stands by until there is something to read on stdin. It ends
+    with the server, which decides when."""
     address, name, parent = sys.argv[1:]
     die_with_parent(int(parent))
     for ignored in (signal.SIGINT, signal.SIGTERM):
         signal.signal(ignored, signal.SIG_IGN)
     logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    import rackscale.runtime.host_model  # noqa: F401, PLC0415 (what takes longest)
+
+    if not sys.stdin.buffer.read(1):
+        return
     with suppress(RackscaleError):  # the engine is gone for good
         run_host(HostOptions(address=address, name=name, token=os.environ[TOKEN_VARIABLE]), once=False)
 

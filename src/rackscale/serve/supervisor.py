@@ -2,7 +2,8 @@
 again.
 
 Clients' requests are safe at the desk, weights with the host, and neither knows of the other. So an engine is
-replaced in a fraction of a second, and a host in the time that it takes to load the model.
+replaced in a fraction of a second, and a host in the time that it takes to load the model: another stands by
+that has imported what it needs.
 """
 
 import asyncio
@@ -44,6 +45,8 @@ RETRY_S = 0.5
 END_LIMIT_S = 0.5
 WATCH_S = 0.1
 NUM_SPARE = 12
+STANDBY_AFTER_S = 1.0
+GO = b"\n"
 
 _LOG = logging.getLogger("rackscale.serve")
 
@@ -66,6 +69,7 @@ class Supervisor:
         self._environment = {**os.environ, TOKEN_VARIABLE: token}
         self._has_host = has_host
         self._host: subprocess.Popen[bytes] | None = None
+        self._standby: subprocess.Popen[bytes] | None = None
         self._engine: subprocess.Popen[bytes] | None = None
         self._num_engines = 0
         self._spare = _Spare()
@@ -111,10 +115,33 @@ class Supervisor:
                 )
 
     async def _live_host(self) -> int:
-        address = self._configure.addresses[0]
+        if self._standby is None or self._standby.poll() is not None:
+            self._standby = self._spawn_host()
+        self._host, self._standby = self._standby, None
+        assert self._host.stdin is not None, "it waits there"
+        with suppress(BrokenPipeError), self._host.stdin as stdin:
+            stdin.write(GO)
+        preparing = asyncio.ensure_future(self._prepare_standby())
+        try:
+            return await _end_of(self._host)
+        finally:
+            preparing.cancel()
+
+    async def _prepare_standby(self) -> None:
+        """When there is time for it."""
+        await asyncio.shield(self.started)
+        await asyncio.sleep(STANDBY_AFTER_S)
+        with suppress(OSError):  # then it has to be done when it is needed
+            self._standby = self._spawn_host()
+
+    def _spawn_host(self) -> "subprocess.Popen[bytes]":
         with self._spare.lent():
-            self._host = process = self._spawn("rackscale.runtime.rank_host", address, LOCAL_HOST)
-        return await _end_of(process)
+            return self._spawn(
+                "rackscale.runtime.rank_host",
+                self._configure.addresses[0],
+                LOCAL_HOST,
+                stdin=subprocess.PIPE,
+            )
 
     async def _live_engine(self) -> int:
         with self._spare.lent():
@@ -171,11 +198,13 @@ class Supervisor:
         if life.broken is not None:
             raise life.broken
 
-    def _spawn(self, module: str, *words: str, keep: int | None = None) -> "subprocess.Popen[bytes]":
+    def _spawn(
+        self, module: str, *words: str, keep: int | None = None, stdin: int = subprocess.DEVNULL
+    ) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(  # noqa: S603 (this interpreter, our modules)
             [sys.executable, "-m", module, *words, str(os.getpid())],
             pass_fds=() if keep is None else (keep,),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.DEVNULL,
             stderr=self._stderr,
             env=self._environment,
@@ -204,7 +233,7 @@ class Supervisor:
 
     def close(self) -> None:
         """End all processes. They hold nothing that outlives them."""
-        for process in (self._engine, self._host):
+        for process in (self._engine, self._host, self._standby):
             if process is not None:
                 process.kill()
                 process.wait()
