@@ -7,12 +7,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 import torch
 
 from rackscale.checkpoint import open_checkpoint
-from rackscale.core import GroupId, RankId, SpecError
+from rackscale.core import GroupId, RankId, RankLostError, SpecError
 from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.heap import Heap
 from rackscale.runtime.comm.team import Team
@@ -20,7 +20,7 @@ from rackscale.runtime.comm.wire import Wire
 from rackscale.runtime.dtypes import DTYPES
 from rackscale.runtime.kernels import MoeWeights, choose
 from rackscale.runtime.kv_cache import KvCache, KvLayers, KvShape
-from rackscale.runtime.messages import Load, Loaded
+from rackscale.runtime.messages import Load, Loaded, Meet, read_frame, unframe
 from rackscale.runtime.model import LoadedModel, load_model, share_model
 from rackscale.runtime.rank import Rank
 from rackscale.runtime.rank_process import run_rank, threads_for, warm_up_plan
@@ -31,10 +31,29 @@ from rackscale.runtime.transfer.transfer import Transfer
 from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
 
 if TYPE_CHECKING:
+    from torch.distributed import ProcessGroupGloo
+
     from rackscale.runtime.network import Network
     from rackscale.runtime.transfer.wire import Caller
 
+NOBODY_TO_MEET = Meet(addresses=())
 TRANSFER_SHARE = 0.25  # of the time after which a rank counts as hanging: it may take three times its limit
+
+
+class _Sizes(TypedDict):
+    """What every all-to-all has to know."""
+
+    hidden: int
+    top_k: int
+    wire: Wire
+    limit_s: float
+
+
+class _Memory(TypedDict):
+    """And those through memory."""
+
+    capacity: int
+    spin_s: float
 
 
 class HostModel:
@@ -65,9 +84,7 @@ class HostModel:
         self._tokenizer_path = None if tokenizer is None else tokenizer.path
         self._num_weight_bytes = checkpoint.metadata.num_bytes
         # Copies are made before ranks are forked, so that these share them.
-        self._shares = {
-            group.tp: share_model(self._model, group.tp) for group in load.deployment.groups
-        }
+        self._shares = {group.tp: share_model(self._model, group.tp) for group in load.deployment.groups}
         (self._model, *_), *_ = self._shares.values()  # nobody needs the whole where all have a share
         self._caches = self._make_caches(load.deployment)
         self._heaps: dict[GroupId, Heap] = {}
@@ -96,14 +113,20 @@ class HostModel:
     def renew(self, group: GroupId) -> None:
         """A new heap for a group that starts, so that nothing of its last life is in it."""
         spec, moe = self._group(group), self._model.spec.moe
-        if spec.num_ranks > 1 and moe is not None:
-            self._heaps[group] = Heap(spec.num_ranks, self._segment_bytes(spec, moe))
+        hosts = self._hosts_of(group)
+        if spec.num_ranks > 1 and moe is not None and max(map(len, hosts)) > 1:
+            here = self.ranks_of(group)
+            self._heaps[group] = Heap(len(here), self._segment_bytes(spec, moe, hosts, here))
         if spec.tp > 1:
             self._team_heaps[group] = Heap(spec.num_ranks, self._team_bytes(spec))
 
-    def open_network(
-        self, connection: socket.socket, group: GroupId, rank: RankId, incarnation: int
-    ) -> str:
+    def _hosts_of(self, group: GroupId) -> list[list[RankId]]:
+        """The group's ranks, by the host that they are on."""
+        everywhere = [ranks for _, ranks in self._load.hosts] or [self._load.ranks]
+        ranks_H = [[rank for its_group, rank in ranks if its_group == group] for ranks in everywhere]
+        return [ranks for ranks in ranks_H if ranks]
+
+    def open_network(self, connection: socket.socket, group: GroupId, rank: RankId, incarnation: int) -> str:
         """In a child: have ranks of other hosts reach it, where there are any. Gives its address, or "".
         connection: to the engine, by an address that the others can reach too."""
         if not self._load.hosts:
@@ -118,12 +141,24 @@ class HostModel:
     def be_rank(self, connection: socket.socket, group: GroupId, rank: RankId) -> None:
         """In a child: be that rank until the engine is gone."""
         torch.set_num_threads(self._num_threads)
-        run_rank(connection, lambda _stream: self.make_rank(group, rank))
+        run_rank(connection, lambda stream: self.make_rank(group, rank, self._meet(stream, group)))
 
-    def make_rank(self, group: GroupId, rank: RankId) -> tuple[Rank, AllToAll | None]:
+    def _meet(self, stream: BinaryIO, group: GroupId) -> Meet:
+        """Where the group's other ranks are, which somebody on another host has to know."""
+        if len(self._hosts_of(group)) == 1:
+            return Meet(addresses=())
+        body = read_frame(stream)
+        if body is None:
+            raise ConnectionError("the engine is gone")
+        meet: Meet = unframe(body, Meet)
+        return meet
+
+    def make_rank(
+        self, group: GroupId, rank: RankId, meet: Meet = NOBODY_TO_MEET
+    ) -> tuple[Rank, AllToAll | None]:
         """The rank, and its end of the all-to-all where it has one."""
         deployment, spec = self._load.deployment, self._group(group)
-        ranks, team = self._all_to_all(group, rank), self._team(group, rank)
+        ranks, team = self._all_to_all(group, rank, meet), self._team(group, rank)
         attention, member = self._model.spec.attention, rank % spec.tp
         made = Rank(
             self._shares[spec.tp][member],
@@ -167,22 +202,52 @@ class HostModel:
         far = GlooTransfer(self._network, self._caller, inbox, limit_s, split)
         return ChosenTransfer(self._seats, near, far)
 
-    def _all_to_all(self, group: GroupId, rank: RankId) -> AllToAll | None:
-        heap, moe = self._heaps.get(group), self._model.spec.moe
-        if heap is None or moe is None:
+    def _all_to_all(self, group: GroupId, rank: RankId, meet: Meet) -> AllToAll | None:
+        spec, moe, hosts = self._group(group), self._model.spec.moe, self._hosts_of(group)
+        if spec.num_ranks == 1 or moe is None:
             return None
+        sizes: _Sizes = {
+            "hidden": self._model.spec.hidden,
+            "top_k": moe.router.top_k,
+            "wire": Wire(self._load.wire),
+            "limit_s": self._load.hang_limit_s,
+        }
+        members = self._join(group, rank, meet) if len(hosts) > 1 else None
+        heap = self._heaps.get(group)
+        if heap is None:
+            assert members is not None, "ranks of one host share memory"
+            from rackscale.runtime.comm.gloo import GlooAllToAll  # noqa: PLC0415 (see `open_network`)
+
+            return GlooAllToAll(members, **sizes)
         from rackscale.runtime.comm.shared_memory import SharedAllToAll  # noqa: PLC0415 (needs C++)
 
-        return SharedAllToAll(
-            rank,
-            heap.addresses,
-            hidden=self._model.spec.hidden,
-            top_k=moe.router.top_k,
-            capacity=self._group(group).max_batched_tokens,
-            wire=Wire(self._load.wire),
-            spin_s=self._spin_s,
-            limit_s=self._load.hang_limit_s,
-        )
+        memory: _Memory = {"capacity": spec.max_batched_tokens, "spin_s": self._spin_s}
+        if members is None:
+            return SharedAllToAll(rank, heap.addresses, **sizes, **memory)
+        from rackscale.runtime.comm.hierarchical import HierarchicalAllToAll  # noqa: PLC0415 (needs C++)
+
+        return HierarchicalAllToAll(hosts, members, heap.addresses, **sizes, **memory)
+
+    def _join(self, group: GroupId, rank: RankId, meet: Meet) -> "ProcessGroupGloo":
+        """All ranks of the group, over the network. Raises RankLostError where one does not come."""
+        from rackscale.runtime.network import NETWORK_ERRORS, within  # noqa: PLC0415 (see `open_network`)
+
+        network, caller = self._network, self._caller
+        assert network is not None, "a rank that is to be met has an address"
+        assert caller is not None, "and a name"
+        limit_s, name = self._load.hang_limit_s, f"group/{group}/{caller.incarnation}"
+
+        def join() -> "ProcessGroupGloo":
+            store = network.store(meet.addresses[0], limit_s)
+            return network.group(store, name, rank, len(meet.addresses), limit_s)
+
+        try:
+            return within(limit_s, join)
+        except NETWORK_ERRORS as error:
+            what = (
+                f"rank {rank} of group {group} does not meet the others ({str(error).partition(chr(10))[0]})"
+            )
+            raise RankLostError(what, hint="see whether their hosts reach each other") from None
 
     def _team(self, group: GroupId, rank: RankId) -> Team | None:
         heap, tp = self._team_heaps.get(group), self._group(group).tp
@@ -211,17 +276,20 @@ class HostModel:
 
         return SPIN_S if len(self._load.ranks) <= len(os.sched_getaffinity(0)) else 0.0
 
-    def _segment_bytes(self, group: GroupSpec, moe: MoeSpec) -> int:
+    def _segment_bytes(
+        self, group: GroupSpec, moe: MoeSpec, hosts: list[list[RankId]], here: list[RankId]
+    ) -> int:
         try:
             from rackscale.runtime.comm.shared_memory import domain_bytes  # noqa: PLC0415 (needs C++)
         except ImportError as error:
             raise _not_built(group, error) from None
+        capacity = group.max_batched_tokens
+        if len(hosts) > 1:
+            from rackscale.runtime.comm.hierarchical import relayed_capacity  # noqa: PLC0415 (needs C++)
+
+            capacity = relayed_capacity(hosts, hosts.index(here), capacity)
         return domain_bytes(
-            group.num_ranks,
-            self._model.spec.hidden,
-            moe.router.top_k,
-            group.max_batched_tokens,
-            Wire(self._load.wire),
+            len(here), self._model.spec.hidden, moe.router.top_k, capacity, Wire(self._load.wire)
         )
 
     def _make_caches(self, deployment: DeploymentSpec) -> dict[tuple[GroupId, RankId], KvLayers]:
@@ -276,7 +344,8 @@ def _path(load: Load, own: Path | None) -> Path:
 
 
 def skewed(model: LoadedModel, skew: float) -> LoadedModel:
-    """For tests: routers that like the n-th expert less, by skew * ln n, so that loads fall as Zipf's law has it."""
+    """For tests: routers that like the n-th expert less, by skew * ln n, so that loads fall as Zipf's law has
+    it."""
     layers = []
     for layer in model.weights.layers:
         ffn = layer.ffn
