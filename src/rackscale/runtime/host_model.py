@@ -31,7 +31,7 @@ from rackscale.runtime.transfer.transfer import Transfer
 from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
 
 if TYPE_CHECKING:
-    from torch.distributed import ProcessGroupGloo
+    from torch.distributed import ProcessGroup
 
     from rackscale.runtime.network import Network
     from rackscale.runtime.transfer.wire import Caller
@@ -228,7 +228,7 @@ class HostModel:
 
         return HierarchicalAllToAll(hosts, members, heap.addresses, **sizes, **memory)
 
-    def _join(self, group: GroupId, rank: RankId, meet: Meet) -> "ProcessGroupGloo":
+    def _join(self, group: GroupId, rank: RankId, meet: Meet) -> "ProcessGroup":
         """All ranks of the group, over the network. Raises RankLostError where one does not come."""
         from rackscale.runtime.network import NETWORK_ERRORS, within  # noqa: PLC0415 (see `open_network`)
 
@@ -237,7 +237,7 @@ class HostModel:
         assert caller is not None, "and a name"
         limit_s, name = self._load.hang_limit_s, f"group/{group}/{caller.incarnation}"
 
-        def join() -> "ProcessGroupGloo":
+        def join() -> "ProcessGroup":
             store = network.store(meet.addresses[0], limit_s)
             return network.group(store, name, rank, len(meet.addresses), limit_s)
 

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from datetime import timedelta
 from queue import Empty, SimpleQueue
-from typing import TypeVar
+from typing import TypeVar, cast
 
-from torch.distributed import PrefixStore, ProcessGroupGloo, TCPStore
+from torch._C._distributed_c10d import PrefixStore, TCPStore
+from torch.distributed import ProcessGroup, ProcessGroupGloo
 
 T = TypeVar("T")
 
@@ -54,15 +55,16 @@ class Network:
         limit = timedelta(seconds=limit_s)
         return TCPStore(host, int(port), is_master=False, wait_for_workers=False, timeout=limit)
 
-    def group(self, store: TCPStore, name: str, rank: int, size: int, limit_s: float) -> ProcessGroupGloo:
+    def group(self, store: TCPStore, name: str, rank: int, size: int, limit_s: float) -> ProcessGroup:
         """Meet the others that give the same store and name. limit_s: of this, and of every wait there.
 
         Raises one of NETWORK_ERRORS.
         """
-        options = ProcessGroupGloo._Options()  # noqa: SLF001 (the public constructor has no device)
+        options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # noqa: SLF001 (it has a device)
         options._devices = [self._device]  # noqa: SLF001
         options._timeout = timedelta(seconds=limit_s)  # noqa: SLF001
-        return ProcessGroupGloo(PrefixStore(name, store), rank, size, options)
+        made = ProcessGroupGloo(PrefixStore(name, store), rank, size, options)
+        return cast("ProcessGroup", made)  # the same calls
 
 
 def within(limit_s: float, work: Callable[[], T]) -> T:

@@ -11,9 +11,9 @@ from typing import Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.distributed import ProcessGroupGloo, Work
+from torch.distributed import ProcessGroup, Work
 
-from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId, encode_msgpack
+from rackscale.core import GroupId, IntColumn, KvPush, RankId, RequestId, encode_json
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.messages import Door
 from rackscale.runtime.network import NETWORK_ERRORS, Network, within
@@ -56,9 +56,9 @@ class GlooTransfer:
         split: KvSplit | None = None,
     ) -> None:
         self._network, self._inbox, self._split, self.limit_s = network, inbox, split, limit_s
-        self._caller = encode_msgpack(caller)
+        self._caller = encode_json(caller).decode()
         self._addresses: dict[Place, str] = {}
-        self._pairs: dict[str, ProcessGroupGloo] = {}
+        self._pairs: dict[str, ProcessGroup] = {}
         self.step = 0
 
     def know(self, step: int, doors: Sequence[Door]) -> None:
@@ -85,7 +85,7 @@ class GlooTransfer:
                 to_heads=to_heads,
             )
 
-    def pair(self, address: str, limit_s: float) -> ProcessGroupGloo:
+    def pair(self, address: str, limit_s: float) -> ProcessGroup:
         """The pair with the rank at an address: the one that is there, or a new one.
 
         Raises one of NETWORK_ERRORS.
@@ -94,7 +94,7 @@ class GlooTransfer:
             self._pairs[address] = within(limit_s, lambda: self._call(address, limit_s))
         return self._pairs[address]
 
-    def _call(self, address: str, limit_s: float) -> ProcessGroupGloo:
+    def _call(self, address: str, limit_s: float) -> ProcessGroup:
         store = self._network.store(address, limit_s)
         number = store.add(CALLS, 1)
         store.set(call_key(number), self._caller)
@@ -116,7 +116,7 @@ class Leg:
     to_slots: Tensor
     from_heads: Span | None
     to_heads: Span | None
-    pair: ProcessGroupGloo | None = None
+    pair: ProcessGroup | None = None
     sent: list[tuple[Work, Tensor]] = field(default_factory=list)
 
     def send(self, data: Tensor, tag: int) -> int:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
 
-import msgspec
 import torch
+from msgspec import DecodeError
 from torch import Tensor
-from torch.distributed import ProcessGroupGloo
+from torch.distributed import ProcessGroup
 
-from rackscale.core import GroupId, RankId, decode_msgpack
+from rackscale.core import GroupId, RankId, decode_json
 from rackscale.runtime.kv_cache import KvLayers
 from rackscale.runtime.network import NETWORK_ERRORS, STORE_LIMIT_S, Network
 from rackscale.runtime.transfer.split import only
@@ -76,8 +76,8 @@ class Inbox:
         for number in count(1):
             store.wait([call_key(number)], IDLE)
             try:
-                caller = decode_msgpack(store.get(call_key(number)), Caller)
-            except msgspec.DecodeError:
+                caller = decode_json(store.get(call_key(number)), Caller)
+            except DecodeError:
                 _LOG.warning("a call that says not who it is from")
                 continue
             store.delete_key(call_key(number))
@@ -101,7 +101,7 @@ class Inbox:
             if self._talks.get(whose) is talk:
                 del self._talks[whose]
 
-    def _take(self, pair: ProcessGroupGloo, talk: Talk) -> bool:
+    def _take(self, pair: ProcessGroup, talk: Talk) -> bool:
         """One move. False: nothing more is to be heard from there."""
         header = torch.empty(HEADER_WORDS, dtype=torch.int64)
         pair.recv([header], SOURCE, HEADER).wait(IDLE)

@@ -18,8 +18,11 @@ class Move(Protocol):
     """The pushes of one step, under way. Leaving the context waits until all KV has arrived, or not longer
     than a limit: `lost` are those of which nothing will arrive any more."""
 
-    num_bytes: int
-    lost: tuple[RequestId, ...]
+    @property
+    def num_bytes(self) -> int: ...
+
+    @property
+    def lost(self) -> tuple[RequestId, ...]: ...
 
     def after_layer(self, layer: int) -> None:
         """The layer's KV is in the source's cache: send it."""
