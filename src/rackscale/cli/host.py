@@ -1,5 +1,6 @@
 """`rackscale host`: the ranks that this machine has in a server that runs on another one."""
 
+import gc
 import logging
 import os
 import signal
@@ -58,8 +59,11 @@ def host(
         num_ranks=ranks,
         wait_s=wait_s,
     )
-    with suppress(_Terminated):
-        run_host(options, once=False)
+    try:
+        with suppress(_Terminated):
+            run_host(options, once=False)
+    finally:
+        gc.unfreeze()  # what is loaded can go, in the order that its owners want
 
 
 def _check_address(join: str) -> None:
