@@ -3,7 +3,7 @@ run.
 
 The bundled model's routers are skewed (the n-th expert of each layer is liked less, by s ln n), so that the
 first rank has nearly all the work. For the first half of the steps experts stay where they began; then the
-engine looks at the measured loads, every 50 steps as it always does, and moves experts when that pays. Tokens
+engine looks at the measured loads, as it always does, and moves experts when that pays. Tokens
 per rank are the measured loads of the experts, each divided by its copies; both are summed over windows of 50
 steps.
 

@@ -1,4 +1,8 @@
-"""Where the experts of one group are, what they have to do, and when it pays to move them."""
+"""Where the experts of one group are, what they have to do, and when it pays to move them.
+
+Layers do not depend on each other, and finding a placement takes milliseconds. So one layer is looked at at a
+time, and only if its balance got worse than what was reached when it was looked at last.
+"""
 
 from collections.abc import Sequence
 
@@ -34,7 +38,10 @@ class ExpertState:
         self.loads = ExpertLoads(deployment.num_moe_layers, deployment.num_experts, HALF_LIFE_STEPS)
         self.num_rebalances = 0
         self.num_moved = 0
-        self.every, self._since_look = deployment.rebalance_every, 0
+        self.every = deployment.rebalance_every
+        self._reached = np.ones(deployment.num_moe_layers)  # max/mean that the last look could not better
+        self._steps_to_look = self.every
+        self._next_layer = 0
 
     @classmethod
     def of(cls, group: GroupId, spec: GroupSpec, deployment: DeploymentSpec) -> "ExpertState | None":
@@ -50,18 +57,22 @@ class ExpertState:
         if not reported:
             return None
         self.loads.add(np.sum(reported, axis=0, dtype=np.int32))
-        self._since_look += 1
-        if not self.every or self._since_look < self.every:
+        if not self.every or self.loads.num_steps < self._steps_to_look:
             return None
-        self._since_look = 0
-        return self._rebalanced(float(step_s))
+        layer = self._next_layer
+        self._next_layer = (layer + 1) % self.placement.num_layers
+        self._steps_to_look = self.loads.num_steps + max(1, self.every // self.placement.num_layers)
+        return self._rebalanced(layer, float(step_s))
 
-    def _rebalanced(self, step_s: float) -> PlaceExperts | None:
-        measured = self.loads.loads
-        slots = self.placement.slots_per_rank * self._num_ranks
-        proposed = place_experts(measured, slots=slots, ranks=self._num_ranks, current=self.placement)
-        num_moves = len(moves(self.placement, proposed))
-        now, then = (float(item.imbalance_of(measured).mean()) for item in (self.placement, proposed))
+    def _rebalanced(self, layer: int, step_s: float) -> PlaceExperts | None:
+        measured, current = self.loads.layer(layer), self.placement.layer(layer)
+        now = float(current.imbalance_of(measured)[0])
+        if now - self._reached[layer] < MIN_GAIN:
+            return None
+        slots = current.slots_per_rank * self._num_ranks
+        proposed = place_experts(measured, slots=slots, ranks=self._num_ranks, current=current)
+        then = self._reached[layer] = float(proposed.imbalance[0])
+        num_moves = len(moves(current, proposed))
         pays = now - then >= MIN_GAIN and rebalance_pays(
             current=now,
             proposed=then,
@@ -73,7 +84,7 @@ class ExpertState:
         )
         if not pays:
             return None
-        self.placement = proposed
+        self.placement = self.placement.with_layer(layer, proposed)
         self.num_rebalances += 1
         self.num_moved += num_moves
         return self.command(num_moves)

@@ -26,6 +26,11 @@ class ExpertLoads:
         self._loads += loads
         self.num_steps += 1
 
+    def layer(self, number: int) -> Loads:
+        """float64 [1, experts]: one layer's, a copy."""
+        loads_1E: Loads = self._loads.reshape(self._shape)[number : number + 1].copy()
+        return loads_1E
+
     @property
     def loads(self) -> Loads:
         """float64 [layers, experts]: the faded sums, a copy. Only their proportions mean anything."""

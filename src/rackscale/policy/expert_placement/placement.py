@@ -50,6 +50,28 @@ class Placement:
             num_ranks=num_ranks,
         )
 
+    def layer(self, number: int) -> "Placement":
+        """One layer's, as a placement of one layer."""
+        return self._with(slice(number, number + 1))
+
+    def with_layer(self, number: int, other: "Placement") -> "Placement":
+        """The same with one layer as `other`, a placement of one layer, has it."""
+        parts = [self._with(slice(0, number)), other, self._with(slice(number + 1, None))]
+        return Placement(
+            logical=np.concatenate([part.logical for part in parts]),
+            replicas=np.concatenate([part.replicas for part in parts]),
+            imbalance=np.concatenate([part.imbalance for part in parts]),
+            num_ranks=self.num_ranks,
+        )
+
+    def _with(self, layers: slice) -> "Placement":
+        return Placement(
+            logical=self.logical[layers],
+            replicas=self.replicas[layers],
+            imbalance=self.imbalance[layers],
+            num_ranks=self.num_ranks,
+        )
+
     @property
     def num_layers(self) -> int:
         return len(self.replicas)
