@@ -15,7 +15,7 @@ from torch.distributed import ProcessGroup, ProcessGroupGloo
 from rackscale.core import IntColumn
 from rackscale.runtime.comm.all_to_all import CommTimes
 from rackscale.runtime.comm.gloo import GlooAllToAll
-from rackscale.runtime.comm.shared_memory import SPIN_S, SharedAllToAll, SharedReceived
+from rackscale.runtime.comm.shared_memory import SPIN_S, SharedAllToAll, SharedReceived, check_capacity
 from rackscale.runtime.comm.wire import Wire
 
 Hosts = Sequence[Sequence[int]]  # the ranks of each host
@@ -34,8 +34,8 @@ class HierarchicalAllToAll:
 
     hosts: of all ranks, which are numbered as in `group`, and as in `place`. addresses: of the segments of
     this rank's host, in the order of its ranks, of `domain_bytes` each for as many ranks and for
-    `relayed_capacity` tokens. capacity: tokens of one rank at once. wire: on the network and in memory. spin_s,
-    limit_s: see `SharedAllToAll`.
+    `relayed_capacity` tokens. capacity: tokens of one rank at once. wire: on the network and in memory.
+    spin_s, limit_s: see `SharedAllToAll`.
     """
 
     def __init__(
@@ -70,13 +70,14 @@ class HierarchicalAllToAll:
         for ranks in hosts:
             self._relays_R[list(ranks)] = ranks[local % len(ranks)]
         self._locals_R[list(hosts[host])] = np.arange(len(hosts[host]))
-        self._layer = 0
+        self._layer, self._capacity = 0, capacity
 
     def place(self, layer: int, ranks_EC: IntColumn, counts_E: IntColumn) -> None:
         self._far.place(layer, self._relays_R[ranks_EC], counts_E)
         self._near.place(layer, *self._copies_here(ranks_EC, counts_E))
 
     def dispatch(self, layer: int, hidden_TH: Tensor, gates_TK: Tensor, experts_TK: Tensor) -> None:
+        check_capacity(len(hidden_TH), self._capacity)  # here, where it is known whose tokens are too many
         self._layer = layer
         self._far.dispatch(layer, hidden_TH, gates_TK, experts_TK)
 

@@ -34,6 +34,15 @@ def domain_bytes(num_ranks: int, hidden: int, top_k: int, capacity: int, wire: W
     return domain_of(0, num_ranks, hidden, top_k, capacity, wire, wire).segment_bytes()
 
 
+def check_capacity(num_tokens: int, capacity: int) -> None:
+    """Raises CapacityError if a rank has more tokens at once than was said."""
+    if num_tokens > capacity:
+        raise CapacityError(
+            f"{num_tokens} tokens at once, and boxes in shared memory are for {capacity}",
+            hint="lower --max-batched-tokens",
+        )
+
+
 class SharedReceived:
     """See `Received`. Rows are gathered when they are asked for."""
 
@@ -91,11 +100,7 @@ class SharedAllToAll:
         self.native.place(layer, ranks_EC, counts_E)
 
     def dispatch(self, layer: int, hidden_TH: Tensor, gates_TK: Tensor, experts_TK: Tensor) -> None:
-        if len(hidden_TH) > self._capacity:
-            raise CapacityError(
-                f"{len(hidden_TH)} tokens at once, and boxes in shared memory are for {self._capacity}",
-                hint="lower --max-batched-tokens",
-            )
+        check_capacity(len(hidden_TH), self._capacity)
         hidden_TH, gates_TK = hidden_TH.float().contiguous(), gates_TK.float().contiguous()
         experts_TK = experts_TK.int().contiguous()
         self._sent = hidden_TH, gates_TK, experts_TK

@@ -16,8 +16,9 @@ constexpr int64_t kScaled = 128;         // elements that share a scale
 constexpr float kLargest = 448.0f;       // of e4m3
 constexpr uint8_t kNoNumber = 0x7f;
 constexpr float kSmallestScale = 0x1p-126f;  // whose inverse is finite
-constexpr float kToSubnormal = 0x1p-120f;  // takes e4m3's exponents to fp32's lowest
-constexpr float kFromSubnormal = 0x1p120f;
+constexpr float kSmallestNormal = 0x1p-6f;  // of e4m3
+constexpr float kInSubnormals = 0x1p14f;    // the float whose last bit is worth e4m3's smallest, 2^-9
+constexpr float kFromSubnormal = 0x1p120f;  // takes fp32's lowest exponents to e4m3's
 
 int64_t lines(int64_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 int64_t num_scales(int64_t width) { return (width + kScaled - 1) / kScaled; }
@@ -39,12 +40,15 @@ RACKSCALE_INLINE uint16_t to_bf16(float value) {
   return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+// The nearest, ties to even; beyond the largest it is the largest.
 RACKSCALE_INLINE uint8_t to_e4m3(float value) {
   const uint32_t bits = bits_of<uint32_t>(value);
   const float magnitude = std::min(bits_of<float>(bits & 0x7fffffff), kLargest);
-  const uint32_t small = bits_of<uint32_t>(magnitude * kToSubnormal);
-  if (is_no_number(bits)) return kNoNumber;
-  return static_cast<uint8_t>(bits >> 24 & 0x80) | static_cast<uint8_t>((small + 0x7ffff + (small >> 20 & 1)) >> 20);
+  const uint32_t wide = bits_of<uint32_t>(magnitude);
+  const uint32_t normal = (wide - (120u << 23) + 0x7ffff + (wide >> 20 & 1)) >> 20;
+  const uint32_t subnormal = bits_of<uint32_t>(magnitude + kInSubnormals) - bits_of<uint32_t>(kInSubnormals);
+  const uint32_t code = magnitude < kSmallestNormal ? subnormal : normal;
+  return is_no_number(bits) ? kNoNumber : static_cast<uint8_t>((bits >> 24 & 0x80) | code);
 }
 
 RACKSCALE_INLINE float from_e4m3(uint8_t code) {
