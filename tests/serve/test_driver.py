@@ -1,133 +1,164 @@
-"""Commands reach streams, and nobody is looked for who is gone."""
+"""Events go into the engine and its log, commands to ranks and clients; a log is not worth a request."""
 
-import asyncio
 import io
+import logging
 
-import pytest
-
-from rackscale.core import RankPlan, RankResult, Request, RequestId, column
+from rackscale.core import FinishReason, RankResult, Request, RequestId, column
 from rackscale.engine import build, replay
 from rackscale.runtime.answer import RankAnswer, TokenLogprobs
 from rackscale.serve.driver import Driver
-from rackscale.serve.metrics import Metrics
-from rackscale.serve.stream import Refused, Stream
+from rackscale.serve.observer import Observer
 from rackscale.specs import DeploymentSpec, GroupSpec
 
+GROUP = 0
 
-class FakeLink:
-    """A rank that answers every sample with token 7, when it is asked to."""
+
+class FakeRanks:
+    """Steps as they were given."""
 
     def __init__(self):
-        self.plans = asyncio.Queue()
-        self.open = asyncio.Event()
-        self.killed = False
-        self.broken = False
+        self.plans, self.placements = [], []
 
-    def send(self, plan: RankPlan):
-        if self.broken:
-            raise OverflowError("a plan that has no wire form")
-        self.plans.put_nowait(plan)
+    def perform(self, plan):
+        self.plans.append(plan)
 
-    def kill(self):
-        self.killed = True
+    def place(self, placement):
+        self.placements.append(placement)
 
-    async def answer(self):
-        await self.open.wait()
-        plan = await self.plans.get()
-        num_samples = int(plan.samples.sum())
-        logprobs = tuple(TokenLogprobs(sample=index, logprob=-1.0) for index in range(num_samples))
-        return RankAnswer(
-            result=RankResult(tokens=column([7] * num_samples), expert_loads=column()), logprobs=logprobs
-        )
+
+class FullDisk(io.BytesIO):
+    """Takes so many lines. `num_tries`: how many were offered."""
+
+    def __init__(self, num_lines):
+        super().__init__()
+        self.num_left, self.num_tries = num_lines, 0
+
+    def write(self, line):
+        self.num_tries += 1
+        self.num_left -= 1
+        if self.num_left < 0:
+            raise OSError(28, "No space left on device")
+        return super().write(line)
+
+    def close(self):
+        raise OSError(28, "No space left on device")
 
 
 class Served:
-    """A driver with a fake rank."""
+    """A driver whose ranks answer every sample with token 7, when they are asked to."""
 
-    def __init__(self, max_waiting=8):
+    def __init__(self, log=None, max_waiting=8):
         group = GroupSpec(num_blocks=64, max_running=4, max_batched_tokens=64)
-        self.engine = build(
-            DeploymentSpec(
-                model="m", groups=(group,), block_size=16, max_model_len=64, max_waiting=max_waiting
-            )
+        deployment = DeploymentSpec(
+            model="m", groups=(group,), block_size=16, max_model_len=64, max_waiting=max_waiting
         )
-        self.link, self.metrics, self.log = FakeLink(), Metrics(self.engine), io.BytesIO()
-        self.driver = Driver(self.engine, self.link, self.metrics, self.log)
+        self.ranks, self.said, self.log = FakeRanks(), [], io.BytesIO() if log is None else log
+        self.engine = build(deployment)
+        self.driver = Driver(self.engine, self.ranks, Observer("m", [1]), self.said.append, self.log)
 
-    def submit(self, *names, max_tokens=4):
-        stream = Stream(len(names), 0.0, lambda: 0.0)
-        requests = [
-            Request(id=RequestId(name), prompt=(5, 6, number), max_tokens=max_tokens)
-            for number, name in enumerate(names)
-        ]
-        self.driver.submit(requests, stream)
-        return requests, stream
+    def submit(self, *names, again=False, emitted=(), max_tokens=4):
+        for number, name in enumerate(names):
+            request = Request(id=RequestId(name), prompt=(5, 6, number), max_tokens=max_tokens)
+            self.driver.submit(request, again=again, emitted=emitted)
 
-    async def read(self, stream):
-        running = asyncio.ensure_future(self.driver.run())
-        self.link.open.set()
-        try:
-            return [part async for part in stream.parts()]
-        finally:
-            running.cancel()
+    def answer_all(self):
+        while self.ranks.plans:
+            plan = self.ranks.plans.pop(0)
+            num_samples = int(plan.ranks[0].samples.sum())
+            logprobs = tuple(TokenLogprobs(sample=index, logprob=-1.0) for index in range(num_samples))
+            result = RankResult(tokens=column([7] * num_samples), expert_loads=column())
+            self.driver.step_done(plan, [RankAnswer(result=result, logprobs=logprobs)])
 
-    def replays(self):
-        return replay(self.log.getvalue().splitlines(keepends=True)).same
+    def finishes(self):
+        return {
+            command.request: command
+            for said in self.said
+            for command in said.commands
+            if type(command).__name__ == "Finish"
+        }
+
+    def num_blocks(self):
+        return self.engine.stats().groups[0].num_owned_blocks
 
 
-def test_tokens_and_ends_reach_their_choice():
-    async def scenario():
-        served = Served()
-        _, stream = served.submit("a", "b")
-        parts = await served.read(stream)
-        for index in (0, 1):
-            own = [part for part in parts if part.index == index]
-            assert [token for part in own for token in part.tokens] == [7] * 4
-            assert [entry.logprob for part in own for entry in part.logprobs] == [-1.0] * 4
-            assert own[-1].finish.num_output == 4
-        assert served.replays()
-        assert b"rackscale_output_tokens_total 8.0" in served.metrics.text()
+def is_replayed(log):
+    return replay(log.getvalue().splitlines(keepends=True)).same
 
-    asyncio.run(scenario())
+
+def test_no_step_before_the_group_is_up():
+    served = Served()
+    served.submit("a", "b")
+    assert not served.ranks.plans
+    served.driver.group_up(GROUP)
+    served.answer_all()
+    assert {name: end.num_output for name, end in served.finishes().items()} == {"a": 4, "b": 4}
+    assert [entry.logprob for said in served.said for entry in said.logprobs] == [-1.0] * 8
+    assert served.num_blocks() == 0
+    assert is_replayed(served.log)
+
+
+def test_steps_of_a_group_that_is_lost_are_done_again_and_no_token_comes_twice():
+    served = Served()
+    served.driver.group_up(GROUP)
+    served.submit("a")
+    served.ranks.plans.clear()
+    served.driver.group_lost(GROUP)
+    assert not served.ranks.plans
+    served.driver.group_up(GROUP)
+    served.answer_all()
+    assert served.finishes()["a"].num_output == 4
+    assert sum(len(said.logprobs) for said in served.said) == 4
+    assert is_replayed(served.log)
+
+
+def test_another_engine_goes_on_after_what_was_emitted():
+    served = Served()
+    served.submit("a", again=True, emitted=(7, 7, 7))
+    served.driver.group_up(GROUP)
+    served.answer_all()
+    assert sum(len(said.logprobs) for said in served.said) == 1
+    assert served.finishes()["a"].num_output == 4
+    assert is_replayed(served.log)
 
 
 def test_answers_for_cancelled_requests_find_nobody_and_need_nobody():
-    async def scenario():
-        served = Served()
-        gone, _ = served.submit("a", "b", max_tokens=40)
-        _, stream = served.submit("c")
-        served.driver.cancel(gone)  # with steps of theirs in flight
-        served.driver.cancel(gone)  # and again, as a worker's end does
-        parts = await served.read(stream)
-        assert [token for part in parts for token in part.tokens] == [7] * 4
-        assert served.engine.stats().groups[0].num_owned_blocks == 0
-        assert served.replays()
-        assert b'rackscale_requests_ended_total{reason="cancelled"} 2.0' in served.metrics.text()
-
-    asyncio.run(scenario())
+    served = Served()
+    served.driver.group_up(GROUP)
+    served.submit("a", "b", max_tokens=40)
+    served.driver.cancel(RequestId("a"))  # with steps of its in flight
+    served.driver.cancel(RequestId("a"))  # and again, as a worker's end does
+    served.answer_all()
+    assert served.finishes()["a"].reason is FinishReason.CANCELLED
+    assert served.finishes()["b"].num_output == 40
+    assert served.num_blocks() == 0
+    assert is_replayed(served.log)
 
 
-def test_choices_that_were_refused_and_those_that_were_not():
-    async def scenario():
-        served = Served(max_waiting=1)
-        requests, stream = served.submit("a", "b", "c", "d", "e", "f", "g", "h")
-        with pytest.raises(Refused):
-            await served.read(stream)
-        served.driver.cancel(requests)
-        _, stream = served.submit("i")
-        assert (await served.read(stream))[-1].finish.num_output == 4
-        assert served.engine.stats().groups[0].num_owned_blocks == 0
-        assert served.replays()
-
-    asyncio.run(scenario())
+def test_a_full_queue_refuses_but_not_what_was_accepted_before():
+    served = Served(max_waiting=1)
+    served.submit("a", "b")
+    served.submit("c", again=True)
+    refused = [type(command).__name__ for said in served.said for command in said.commands]
+    assert refused == ["Refuse"]
+    assert served.engine.num_waiting == 2
 
 
-def test_a_command_that_cannot_be_carried_out_ends_the_rank():
-    async def scenario():
-        served = Served()
-        served.link.broken = True
-        with pytest.raises(OverflowError):
-            served.submit("a")
-        assert served.link.killed
+def test_no_log():
+    served = Served()
+    quiet = Driver(served.engine, served.ranks, Observer("m", [1]), served.said.append, None)
+    quiet.group_up(GROUP)
 
-    asyncio.run(scenario())
+
+def test_a_full_disk_ends_the_log_and_nothing_else(caplog):
+    caplog.set_level(logging.ERROR)
+    log = FullDisk(3)
+    served = Served(log)
+    served.driver.group_up(GROUP)
+    served.submit("a")
+    served.answer_all()
+    assert served.finishes()["a"].num_output == 4
+    assert [record.message for record in caplog.records] == [
+        "the log cannot be written (No space left on device): it ends here"
+    ]
+    assert log.num_tries == 4
+    assert is_replayed(log)
