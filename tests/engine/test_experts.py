@@ -74,8 +74,9 @@ def test_skewed_loads_move_experts_once():
         (5, [[], []]),
         (5, [[100, 100, 100, 100 + int(MIN_GAIN * 100), 100, 100, 100, 100], []]),
         (0, [[90, 80, 70, 60, 1, 1, 1, 1], []]),
+        (5, [[1000, 1, 1, 1, 1, 1, 1, 1], []]),
     ],
-    ids=["even", "unreported", "nearly even", "told to stay"],
+    ids=["even", "unreported", "nearly even", "told to stay", "one has all"],
 )
 def test_experts_that_stay(every, loads):
     assert placements(world(rebalance_every=every), loads, 20) == []

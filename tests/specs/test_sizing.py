@@ -109,6 +109,7 @@ def test_redundant_experts_fill_up_the_slots(num_ranks, redundant, expected):
 def test_layouts_of_the_command_line():
     assert pools_of(mixed=None, prefill=None, decode=None) == (PoolLayout(),)
     assert pools_of(mixed=3, prefill=None, decode=None) == (PoolLayout(num_ranks=3),)
+    assert pools_of(mixed=None, prefill=None, decode=None, tp=2) == (PoolLayout(num_ranks=2, tp=2),)
     assert pools_of(mixed=None, prefill=1, decode=2) == (
         PoolLayout(role=Role.PREFILL),
         PoolLayout(role=Role.DECODE, num_ranks=2),
@@ -123,6 +124,8 @@ def test_layouts_of_the_command_line():
         ({"prefill": 1}, "give both"),
         ({"decode": 1}, "give both"),
         ({"mixed": 0}, "--mixed is 0"),
+        ({"mixed": 3, "tp": 2}, "--tp 2 does not divide --mixed 3"),
+        ({"prefill": 3, "decode": 1, "tp": 2}, "--tp 2 does not divide --prefill 3"),
         ({"prefill": 1, "decode": -1}, "--decode is -1"),
     ],
 )
