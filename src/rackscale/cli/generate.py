@@ -36,6 +36,7 @@ def generate(
     prefill: o.PrefillOption = None,
     decode: o.DecodeOption = None,
     tp: o.TpOption = None,
+    redundant: o.RedundantOption = 0,
     weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
@@ -51,7 +52,7 @@ def generate(
     """
     from rackscale.runtime.local import LocalOptions, open_local  # noqa: PLC0415 (loads torch)
 
-    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp)
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp, redundant_experts=redundant)
     if (prompt is None) == (prompt_ids is None):
         raise SpecError("the prompt is missing or given twice", hint="give --prompt or --prompt-ids")
     options = LocalOptions(

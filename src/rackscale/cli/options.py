@@ -38,6 +38,7 @@ __all__ = [
     "ModelArgument",
     "PortOption",
     "PrefillOption",
+    "RedundantOption",
     "TlsCertOption",
     "TlsKeyOption",
     "TpOption",
@@ -96,6 +97,10 @@ DecodeOption = Annotated[
 TpOption = Annotated[
     int | None,
     typer.Option("--tp", metavar="N", help="So many ranks that prefill share one attention."),
+]
+RedundantOption = Annotated[
+    int,
+    typer.Option("--redundant", metavar="N", help="Further copies of experts in each group.", min=0),
 ]
 WeightsOption = Annotated[Weights, typer.Option(help="Format of the weights.")]
 ActivationsOption = Annotated[Activations, typer.Option(help="Format of activations and KV cache.")]

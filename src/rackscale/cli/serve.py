@@ -11,7 +11,7 @@ import typer
 from rackscale.cli import options as o
 from rackscale.core import SpecError
 from rackscale.serve.discovery import Discovery
-from rackscale.serve.options import DEFAULT_LAYOUT, ServeOptions
+from rackscale.serve.options import DEFAULT_DECODE, DEFAULT_PREFILL, ServeOptions
 from rackscale.specs import pools_of
 
 
@@ -27,6 +27,7 @@ def serve(
     prefill: o.PrefillOption = None,
     decode: o.DecodeOption = None,
     tp: o.TpOption = None,
+    redundant: o.RedundantOption = 0,
     deployment: Annotated[
         Path | None, typer.Option(metavar="FILE.toml", help="Layout and sizes, instead of options.")
     ] = None,
@@ -83,7 +84,9 @@ def serve(
         )
     if hosts and listen is None:
         raise SpecError(f"--hosts {hosts} without --listen", hint="give --listen HOST:PORT for them to join")
-    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp) if given else DEFAULT_LAYOUT
+    if not given:
+        prefill, decode = DEFAULT_PREFILL, DEFAULT_DECODE
+    layout = pools_of(mixed=mixed, prefill=prefill, decode=decode, tp=tp, redundant_experts=redundant)
     if not frontend and discovery is Discovery.MEM:
         raise SpecError("--no-frontend without --discovery", hint="give --discovery file or etcd")
     check_tls(tls_cert, tls_key)

@@ -6,9 +6,10 @@ from pathlib import Path
 from rackscale.serve.discovery import Discovery
 from rackscale.specs import PoolLayout, Role
 
+DEFAULT_PREFILL, DEFAULT_DECODE = 1, 2
 DEFAULT_LAYOUT = (
-    PoolLayout(role=Role.PREFILL, num_ranks=1),
-    PoolLayout(role=Role.DECODE, num_ranks=2),
+    PoolLayout(role=Role.PREFILL, num_ranks=DEFAULT_PREFILL),
+    PoolLayout(role=Role.DECODE, num_ranks=DEFAULT_DECODE),
 )
 
 

@@ -28,10 +28,15 @@ ONE_RANK = (PoolLayout(),)
 
 
 def pools_of(
-    *, mixed: int | None, prefill: int | None, decode: int | None, tp: int | None = None
+    *,
+    mixed: int | None,
+    prefill: int | None,
+    decode: int | None,
+    tp: int | None = None,
+    redundant_experts: int = 0,
 ) -> tuple[PoolLayout, ...]:
     """The layout that a command line asks for; one mixed rank where it asks for none. tp: of the ranks that
-    prefill; they are so many where nothing says how many.
+    prefill; they are so many where nothing says how many. redundant_experts: of each group.
 
     Raises SpecError where the options contradict each other.
     """
@@ -48,10 +53,10 @@ def pools_of(
         raise SpecError(f"--tp {width} does not divide {option} {num_ranks}", hint="give a multiple of it")
     if prefill is not None and decode is not None:
         return (
-            PoolLayout(role=Role.PREFILL, num_ranks=prefill, tp=width),
-            PoolLayout(role=Role.DECODE, num_ranks=decode),
+            PoolLayout(role=Role.PREFILL, num_ranks=prefill, tp=width, redundant_experts=redundant_experts),
+            PoolLayout(role=Role.DECODE, num_ranks=decode, redundant_experts=redundant_experts),
         )
-    return (PoolLayout(num_ranks=num_ranks, tp=width),)
+    return (PoolLayout(num_ranks=num_ranks, tp=width, redundant_experts=redundant_experts),)
 
 
 def lay_out(  # noqa: PLR0913 (an option each)
