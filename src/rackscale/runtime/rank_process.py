@@ -68,8 +68,8 @@ def serve(connection: socket.socket, stream: BinaryIO, rank: Rank, ranks: AllToA
 
 def place_experts(ranks: AllToAll, place: Place) -> None:
     """Tell the all-to-all where the experts of each layer are."""
-    counts_ME = place.counts.reshape(-1, place.num_experts)
-    ranks_MEC = place.ranks.reshape(len(counts_ME), place.num_experts, place.most)
+    counts_ME = place.counts.copy().reshape(-1, place.num_experts)  # torch wants to be able to write to them
+    ranks_MEC = place.ranks.copy().reshape(len(counts_ME), place.num_experts, place.most)
     for layer, (ranks_EC, counts_E) in enumerate(zip(ranks_MEC, counts_ME, strict=True)):
         ranks.place(layer, ranks_EC, counts_E)
 
