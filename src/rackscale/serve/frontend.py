@@ -11,9 +11,11 @@ from typing import Any
 from rackscale.core import SpecError
 from rackscale.serve.discovery import endpoint_of
 from rackscale.serve.kv_events import KvEvents
+from rackscale.serve.lost_hosts import notice_lost_hosts
 from rackscale.serve.options import FrontendOptions, ServeOptions
 from rackscale.specs import DeploymentSpec
 
+CONNECT_LIMIT_S = 10
 END_LIMIT_S = 5.0
 LOOPBACK = "127.0.0.1"
 FRONTEND_PORTS = range(20_000, 32_768)
@@ -39,6 +41,7 @@ def configure(options: FrontendOptions) -> None:
         HF_HUB_OFFLINE="1",
     )
     os.environ.setdefault("DYN_LOG", quiet)
+    os.environ.setdefault("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", str(CONNECT_LIMIT_S))
 
 
 def check_parsers(options: ServeOptions) -> None:
@@ -74,6 +77,7 @@ class Frontend:
         self._runtime: Any = None
         self._endpoint: Any = None
         self._tasks: list[asyncio.Future[None]] = []
+        self._watching: asyncio.Future[None] | None = None
 
     async def connect(self) -> None:
         """Join those that share our discovery. Raises SpecError where it does not answer."""
@@ -85,6 +89,8 @@ class Frontend:
             raise SpecError(
                 f"--discovery {discovery} does not work ({error})", hint="see that it runs and is reachable"
             ) from None
+        if self._options.among_others:
+            self._watching = asyncio.ensure_future(notice_lost_hosts())
 
     def serve_worker(self, model: str, generate: Generate) -> None:
         """Serve the worker's endpoint."""
@@ -174,6 +180,8 @@ class Frontend:
         """Shut Dynamo down, within a limit."""
         if self._runtime is None:
             return
+        if self._watching is not None:
+            self._watching.cancel()
         self._runtime.shutdown()
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=END_LIMIT_S)

@@ -9,10 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rackscale.core import TokenId
-from rackscale.serve.stream import Lost
 
 ANNOTATION = "rackscale-max-tokens:"
-OPEN = 1 << 30  # sent for a client that gave no max_tokens; more than any context
+OPEN = 1 << 20  # sent for a client that gave no max_tokens: the most that the frontend takes
 LIMIT_FIELDS = {
     "/v1/completions": ("max_tokens",),
     "/v1/chat/completions": ("max_completion_tokens", "max_tokens"),
@@ -37,10 +36,7 @@ def add_annotation(fields: dict[str, Any], annotation: str) -> None:
 
 
 def undo(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[TokenId, ...]]:
-    """What the client asked for, and what it has got.
-
-    Raises Lost where several choices were migrated: their tokens cannot be told apart.
-    """
+    """What the client asked for, and what it has got. Requests for several choices never come here again."""
     first = _noted(body.get("annotations") or ())
     stops = body.get("stop_conditions") or {}
     left = stops.get("max_tokens")
@@ -49,8 +45,6 @@ def undo(body: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[TokenId, ...
     tokens, num_emitted = body["token_ids"], first - left
     if not 0 <= num_emitted < len(tokens):
         return body, ()
-    if num_emitted and ((body.get("sampling_options") or {}).get("n") or 1) > 1:
-        raise Lost("the worker died, and a request for several choices does not go on; try again")
     num_prompt = len(tokens) - num_emitted
     asked = {**stops, "max_tokens": None if first == OPEN else first}
     original = {**body, "token_ids": tokens[:num_prompt], "stop_conditions": asked}

@@ -55,8 +55,6 @@ class Worker:
             requests = await self._requests(asked, context)
         except RackscaleError as error:
             raise InvalidArgument(str(error)) from None
-        except Lost as lost:
-            raise HttpError(503, str(lost)) from None
         stream = Stream(len(requests), self._interval_s, asyncio.get_running_loop().time)
         gone = asyncio.ensure_future(self._cancel_when_gone(requests, context))
         try:
