@@ -12,7 +12,7 @@ from typing import Any
 from live_server import NAME, LiveServer, free_port, wait_until
 
 NUM_PROMPTS = 8
-PREFIX = 64  # tokens, of which all full blocks are worth something to a router
+PREFIX = 320  # tokens: worth more to a router than what the workers do at the moment
 
 
 class Member(LiveServer):
@@ -91,7 +91,7 @@ def check_prefixes_are_found(frontend: Member, workers: Sequence[Member], vocab_
     with ThreadPoolExecutor(NUM_PROMPTS) as pool:  # at once, so that they spread
         list(pool.map(lambda prompt: cached_tokens(frontend, prompt), prompts))
     found = [cached_tokens(frontend, [*prompt, number]) for number in range(3) for prompt in prompts]
-    assert sum(cached == PREFIX for cached in found) >= len(found) - 2, found
+    assert sum(cached == PREFIX for cached in found) >= 0.8 * len(found), found
     wait_until(lambda: all(hit > 0 for hit in hits(workers, before)), "hits at every worker")
 
 
