@@ -15,7 +15,9 @@ from rackscale.runtime.local import LocalOptions, open_local
 def questions(bundled_model):
     tokenizer = Tokenizer.from_file(str(bundled_model / "tokenizer.json"))
     text = (bundled_model.parent / "heldout.txt").read_text()
-    return Questions(tokenizer, tokenizer.encode(text[:60_000], add_special_tokens=False).ids, alone(bundled_model))
+    return Questions(
+        tokenizer, tokenizer.encode(text[:60_000], add_special_tokens=False).ids, alone(bundled_model)
+    )
 
 
 def alone(model):

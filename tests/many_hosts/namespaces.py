@@ -4,8 +4,8 @@ import ctypes
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -63,30 +63,23 @@ class Cable:
     def mend(self) -> None:
         ip("-n", self.names["b"], "link", "set", "eth0", "up")
 
+    def address(self, host: str) -> str:
+        return ADDRESSES[host]
+
     def words(self, host: str) -> list[str]:
         """What goes before a command that is to run there."""
         return ["ip", "netns", "exec", self.names[host]]
 
     def on(self, host: str, work: Callable[[], Any]) -> Any:
         """Do it as if there: sockets that it makes are of that host."""
-        made: list[Any] = []
+        with ThreadPoolExecutor(1, initializer=_enter, initargs=(self.names[host],)) as thread:
+            return thread.submit(work).result(timeout=LIMIT_S)
 
-        def run() -> None:
-            try:
-                with Path(f"/run/netns/{self.names[host]}").open() as namespace:
-                    libc = ctypes.CDLL(None, use_errno=True)
-                    if libc.setns(namespace.fileno(), CLONE_NEWNET):
-                        raise OSError(ctypes.get_errno(), "setns")
-                made.append(work())
-            except OSError as error:
-                made.append(error)
 
-        thread = threading.Thread(target=run)
-        thread.start()
-        thread.join()
-        if isinstance(made[0], OSError):
-            raise made[0]
-        return made[0]
+def _enter(name: str) -> None:
+    """This thread goes there, for ever."""
+    with Path(f"/run/netns/{name}").open() as namespace:
+        assert ctypes.CDLL(None).setns(namespace.fileno(), CLONE_NEWNET) == 0
 
 
 @contextmanager

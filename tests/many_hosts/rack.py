@@ -18,11 +18,14 @@ START_LIMIT_S = 60.0
 
 
 class Rack(LiveServer):
-    """See `LiveServer`; HTTP goes to loopback of host a."""
+    """See `LiveServer`; HTTP goes to loopback of host a. max_tokens: of answers that last long enough for
+    something to happen meanwhile."""
+
+    max_tokens = 600
 
     def __init__(self, model: Path, folder: Path, cable: Cable, *options: str) -> None:
         self.cable, self.model, self.folder = cable, model, folder
-        self.port, self.join = free_port(), f"{ADDRESSES['a']}:{free_port()}"
+        self.port, self.join = free_port(), f"{cable.address('a')}:{free_port()}"
         self.log_path = folder / "server.txt"
         self.healths: list[Any] = []
         self.secure = None
@@ -92,6 +95,7 @@ def rack_of(model: Path, folder: Path, cable: Cable, *options: str) -> Iterator[
     rack = Rack(model, folder, cable, *options)
     try:
         wait_until(lambda: rack.status() == 200, "readiness", START_LIMIT_S)
+        wait_until(lambda: rack.group_is_up(0), "the first news of the rack", 10)
         yield rack
     except BaseException:
         sys.stderr.write(rack.logs())
