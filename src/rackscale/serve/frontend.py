@@ -35,11 +35,13 @@ def configure(options: FrontendOptions) -> None:
         DYN_TCP_RESPONSE_STREAM_HOST=options.dynamo_host,
         DYN_EVENT_PLANE_HOST=options.dynamo_host,
         DYN_EVENT_PLANE="zmq",
-        DYN_SELF_HOST_METADATA="0",
+        DYN_SELF_HOST_METADATA=str(int(options.among_others)),
         DYN_HTTP_PRE_COMMIT_ERROR_PEEK_MS="200",
         DYN_HTTP_BODY_LIMIT_MB=str(2 * options.max_body_mib),
         HF_HUB_OFFLINE="1",
     )
+    if options.among_others:  # workers hand their tokenizers to frontends that do not have the folder
+        os.environ.update(DYN_SYSTEM_HOST=options.dynamo_host, DYN_SYSTEM_PORT="0")
     os.environ.setdefault("DYN_LOG", quiet)
     os.environ.setdefault("ETCD_STARTUP_CONNECT_TIMEOUT_SECONDS", str(CONNECT_LIMIT_S))
 
