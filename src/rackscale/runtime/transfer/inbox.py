@@ -8,7 +8,8 @@ written any more.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -16,7 +17,7 @@ from itertools import count
 import torch
 from msgspec import DecodeError
 from torch import Tensor
-from torch.distributed import ProcessGroup
+from torch.distributed import ProcessGroup, Work
 
 from rackscale.core import GroupId, RankId, decode_json
 from rackscale.runtime.kv_cache import KvLayers
@@ -38,6 +39,7 @@ from rackscale.runtime.transfer.wire import (
 from rackscale.specs import Span
 
 IDLE = timedelta(days=30)  # between two moves, and between two calls
+NUM_AHEAD = 4  # layers
 
 _LOG = logging.getLogger("rackscale.rank")
 
@@ -109,15 +111,31 @@ class Inbox:
         span = None if tuple(heads) == ALL_HEADS else Span(*heads)
         slots = torch.empty(num_slots, dtype=torch.int64)
         pair.recv([slots], SOURCE, SLOTS).wait(self._limit)
-        for whole in self._layers:
-            layer = tuple(only(part, span) for part in whole)
-            rows = [torch.empty(num_slots, *part.shape[1:], dtype=part.dtype) for part in layer]
-            for part in rows:
-                pair.recv([part.view(torch.uint8)], SOURCE, LAYER).wait(self._limit)
+        layers = [tuple(only(part, span) for part in layer) for layer in self._layers]
+        for layer, rows in zip(layers, self._rows(pair, layers, num_slots), strict=True):
             if not self._write(layer, slots, rows, talk, step):
                 return False
         pair.send([header], SOURCE, DONE).wait(self._limit)
         return True
+
+    def _rows(
+        self, pair: ProcessGroup, layers: Sequence[tuple[Tensor, ...]], num_slots: int
+    ) -> Iterator[list[Tensor]]:
+        """Of each layer, as they come. Some are asked for ahead: the source asks before it sends."""
+        coming: deque[tuple[list[Tensor], list[Work]]] = deque()
+        for layer in layers:
+            rows = [torch.empty(num_slots, *part.shape[1:], dtype=part.dtype) for part in layer]
+            works = [pair.recv([part.view(torch.uint8)], SOURCE, LAYER) for part in rows]
+            coming.append((rows, works))
+            if len(coming) > NUM_AHEAD:
+                yield self._come(*coming.popleft())
+        while coming:
+            yield self._come(*coming.popleft())
+
+    def _come(self, rows: list[Tensor], works: list[Work]) -> list[Tensor]:
+        for work in works:
+            work.wait(self._limit)
+        return rows
 
     def _write(
         self, layer: tuple[Tensor, ...], slots: Tensor, rows: list[Tensor], talk: Talk, step: int
