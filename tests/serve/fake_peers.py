@@ -67,7 +67,7 @@ class Notes(FleetEvents):
         return [entry for entry in self.told if entry[0] == kind]
 
 
-def load_of(*groups):
+def load_of(*groups, hang_limit_s=HANG_LIMIT_S):
     """groups: (role, number of ranks)."""
     specs = tuple(
         GroupSpec(role=role, num_ranks=num, num_blocks=64, max_running=4, max_batched_tokens=64)
@@ -82,7 +82,7 @@ def load_of(*groups):
         tokenizer=False,
         wire="fp32",
         router_skew=0.0,
-        hang_limit_s=HANG_LIMIT_S,
+        hang_limit_s=hang_limit_s,
     )
 
 

@@ -76,6 +76,13 @@ class Snapshot(Struct, frozen=True, kw_only=True, tag=True):
     rack: RackState
 
 
+class HostJoined(Struct, frozen=True, kw_only=True, tag=True):
+    """A host is here. From now on the engine watches it."""
+
+    host: str
+    pid: int
+
+
 class HostHangs(Struct, frozen=True, kw_only=True, tag=True):
     """A host does not answer: who started it should end it."""
 
@@ -91,4 +98,4 @@ class Broken(Struct, frozen=True, kw_only=True, tag=True):
     exit_code: int
 
 
-FromEngine = Progress | Started | Said | Snapshot | HostHangs | Broken
+FromEngine = Progress | Started | Said | Snapshot | HostJoined | HostHangs | Broken

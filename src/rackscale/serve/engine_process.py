@@ -28,6 +28,7 @@ from rackscale.serve.engine_messages import (
     Broken,
     Configure,
     HostHangs,
+    HostJoined,
     Progress,
     Snapshot,
     Started,
@@ -142,6 +143,9 @@ class EngineProcess(FleetEvents):
 
     def loading(self, done: int, total: int) -> None:
         self.server.send(Progress(done=done, total=total))
+
+    def host_joined(self, host: str, pid: int) -> None:
+        self.server.send(HostJoined(host=host, pid=pid))
 
     def host_hangs(self, host: str, pid: int) -> None:
         self.server.send(HostHangs(host=host, pid=pid))

@@ -108,6 +108,7 @@ class Fleet:
             return
         host = self.hosts[hello.host] = Host(self, peer, hello)
         peer.listener = host
+        self.events.host_joined(hello.host, hello.pid)
         if self._ranks_of:
             host.load(self._load_of(hello.host))
         elif len(self.hosts) == self._num_hosts:
@@ -208,6 +209,9 @@ class FleetEvents:
 
     def loading(self, done: int, total: int) -> None:
         """A host has loaded so many layers."""
+
+    def host_joined(self, host: str, pid: int) -> None:
+        """A host is here."""
 
     def host_hangs(self, host: str, pid: int) -> None:
         """A host does not answer."""

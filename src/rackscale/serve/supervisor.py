@@ -28,6 +28,7 @@ from rackscale.serve.engine_messages import (
     Configure,
     FromEngine,
     HostHangs,
+    HostJoined,
     Progress,
     Said,
     Snapshot,
@@ -70,6 +71,7 @@ class Supervisor:
         self._has_host = has_host
         self._host: subprocess.Popen[bytes] | None = None
         self._standby: subprocess.Popen[bytes] | None = None
+        self._ready_pid = 0  # of the host that was last with an engine
         self._engine: subprocess.Popen[bytes] | None = None
         self._num_engines = 0
         self._spare = _Spare()
@@ -115,9 +117,11 @@ class Supervisor:
                 )
 
     async def _live_host(self) -> int:
-        if self._standby is None or self._standby.poll() is not None:
-            self._standby = self._spawn_host()
-        self._host, self._standby = self._standby, None
+        ready, self._standby = self._standby, None
+        if ready is not None and ready.poll() is not None:
+            _end(ready)
+            ready = None
+        self._host = self._spawn_host() if ready is None else ready
         assert self._host.stdin is not None, "it waits there"
         with suppress(BrokenPipeError), self._host.stdin as stdin:
             stdin.write(GO)
@@ -195,8 +199,24 @@ class Supervisor:
                 await asyncio.wait_for(life.is_over.wait(), WATCH_S)
                 continue
             life.silent_s += WATCH_S  # counted so, a halt of this process is not taken for the engine's
+            self._look_for_host(life)
         if life.broken is not None:
             raise life.broken
+
+    def _look_for_host(self, life: "_EngineLife") -> None:
+        """An engine watches the hosts that joined it. One that hangs before it does is for us to notice: it
+        may take its time to get ready, but once it has been with an engine it joins the next at once."""
+        host, configure = self._host, self._configure
+        if host is None or host.pid == life.host_pid:
+            life.hostless_s = 0.0
+            return
+        life.hostless_s += WATCH_S
+        is_ready = host.pid == self._ready_pid
+        limit_s = configure.load.hang_limit_s if is_ready else configure.start_limit_s
+        if life.hostless_s > limit_s:
+            _LOG.error("the host did not join the engine within %g s", limit_s)
+            host.kill()
+            life.hostless_s = 0.0
 
     def _spawn(
         self, module: str, *words: str, keep: int | None = None, stdin: int = subprocess.DEVNULL
@@ -231,12 +251,15 @@ class Supervisor:
             case _:
                 pass
 
+    def host_joined(self, pid: int) -> None:
+        """The host is with an engine."""
+        self._ready_pid = pid
+
     def close(self) -> None:
         """End all processes. They hold nothing that outlives them."""
         for process in (self._engine, self._host, self._standby):
             if process is not None:
-                process.kill()
-                process.wait()
+                _end(process)
         self._spare.close()
 
 
@@ -247,13 +270,19 @@ class _EngineLife:
         self._supervisor = supervisor
         self.is_over = asyncio.Event()
         self.silent_s = 0.0
+        self.host_pid = 0
+        self.hostless_s = 0.0
         self.has_spoken = False
         self.broken: RackscaleError | None = None
 
     def received(self, _peer: Peer, body: bytes) -> None:
         message: FromEngine = unframe(body, FromEngine)
         self.silent_s, self.has_spoken = 0.0, True
-        if isinstance(message, Broken):
+        if isinstance(message, HostJoined):
+            if message.host == LOCAL_HOST:
+                self.host_pid = message.pid
+                self._supervisor.host_joined(message.pid)
+        elif isinstance(message, Broken):
             self.broken = RackscaleError(message.what, hint=message.hint)
             self.broken.exit_code = message.exit_code
             self.is_over.set()
@@ -289,6 +318,14 @@ class _Spare:
         """Free for good."""
         while self._held:
             os.close(self._held.pop())
+
+
+def _end(process: "subprocess.Popen[bytes]") -> None:
+    """At once, if it has not ended."""
+    process.kill()
+    process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
