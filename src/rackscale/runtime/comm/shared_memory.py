@@ -10,7 +10,7 @@ from rackscale.runtime import _native
 from rackscale.runtime.comm.all_to_all import CommTimes
 from rackscale.runtime.comm.wire import WIRE_NUMBERS, Wire
 
-SPIN_S = 20e-6  # about what it costs to sleep and to be woken
+SPIN_S = 100e-6  # twice what it costs to sleep and be woken: one who slept must not make the next one sleep
 NS_PER_S = 1e9
 
 

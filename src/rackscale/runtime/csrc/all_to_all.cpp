@@ -5,8 +5,13 @@
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 #include "portable.hpp"
+
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
 
 namespace rackscale {
 namespace {
@@ -97,6 +102,50 @@ RACKSCALE_CLONES void add_bf16(const uint16_t* from, int64_t width, float* to) {
 RACKSCALE_CLONES void put_fp8(const char* from, int64_t width, float* to) { decode_fp8<false>(from, width, to); }
 RACKSCALE_CLONES void add_fp8(const char* from, int64_t width, float* to) { decode_fp8<true>(from, width, to); }
 RACKSCALE_CLONES void add_fp32(const float* from, int64_t width, float* to) { add_scaled(to, from, 1.0f, width); }
+RACKSCALE_CLONES void sum_fp32(const float* a, const float* b, int64_t width, float* to) {
+  for (int64_t i = 0; i < width; ++i) to[i] = a[i] + b[i];
+}
+
+// Past the caches: what is written is then not read from memory first, and does not displace what is in use. Worth it
+// where a round's rows are more than the caches hold. `to` begins at a multiple of 16 bytes.
+constexpr int64_t kStreamed = 4 << 20;
+
+#if defined(__SSE2__)
+void stream(const float* from, int64_t width, float* to) {
+  int64_t i = 0;
+  for (; i + 4 <= width; i += 4) _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+  for (; i < width; ++i) to[i] = from[i];
+}
+
+void stream_sum(const float* a, const float* b, int64_t width, float* to) {
+  int64_t i = 0;
+  for (; i + 4 <= width; i += 4) _mm_stream_ps(to + i, _mm_add_ps(_mm_loadu_ps(a + i), _mm_loadu_ps(b + i)));
+  for (; i < width; ++i) to[i] = a[i] + b[i];
+}
+
+void end_streams() { _mm_sfence(); }
+#else
+void stream(const float* from, int64_t width, float* to) { std::copy_n(from, width, to); }
+void stream_sum(const float* a, const float* b, int64_t width, float* to) { sum_fp32(a, b, width, to); }
+void end_streams() {}
+#endif
+
+// The sum of rows, in their order. streams: past the caches where it is made in one go.
+void add_up(const std::vector<std::pair<Wire, const char*>>& parts, int64_t width, float* to, bool streams) {
+  if (parts.empty()) {
+    std::fill_n(to, width, 0.0f);
+    return;
+  }
+  const auto& [wire, first] = parts[0];
+  const bool pair = parts.size() > 1 && wire == Wire::kFp32 && parts[1].first == Wire::kFp32;
+  if (pair) {
+    (streams && parts.size() == 2 ? stream_sum : sum_fp32)(reinterpret_cast<const float*>(first),
+                                                           reinterpret_cast<const float*>(parts[1].second), width, to);
+  } else {
+    decode_row(wire, first, width, to);
+  }
+  for (size_t n = pair ? 2 : 1; n < parts.size(); ++n) add_row(parts[n].first, parts[n].second, width, to);
+}
 
 // A token's share of a destination's experts.
 struct Choice {
@@ -210,6 +259,7 @@ void AllToAll::dispatch(int64_t layer, const float* hidden, const int32_t* exper
   if (num_tokens > d.capacity) throw std::invalid_argument("more tokens than a box holds");
   const Placed& placed = placed_.at(layer);
   const int64_t stride = row_bytes(d.dispatch, d.hidden);
+  const bool streams = d.dispatch == Wire::kFp32 && num_tokens * stride >= kStreamed;
   hidden_ = hidden;
   num_tokens_ = num_tokens;
   ++round_;
@@ -244,12 +294,18 @@ void AllToAll::dispatch(int64_t layer, const float* hidden, const int32_t* exper
       char* const rows = source_box(to, d.rank) + kLine;
       Choice* choices = reinterpret_cast<Choice*>(rows + d.capacity * stride + at * choice_bytes(d));
       if (first) {
-        encode_row(d.dispatch, hidden + token * d.hidden, d.hidden, rows + at * stride);
+        const float* const row = hidden + token * d.hidden;
+        if (streams) {
+          stream(row, d.hidden, reinterpret_cast<float*>(rows + at * stride));
+        } else {
+          encode_row(d.dispatch, row, d.hidden, rows + at * stride);
+        }
         for (int64_t n = 0; n < d.top_k; ++n) choices[n].expert = -1;
         times_.copied_bytes += stride;
       }
       choices[slot] = {expert, gates[token * d.top_k + k]};
     }
+  if (streams) end_streams();
   for (int64_t step = 1; step < d.num_ranks; ++step) {
     const int64_t to = (d.rank + step) % d.num_ranks;
     *reinterpret_cast<Box*>(source_box(to, d.rank)) = {static_cast<uint32_t>(sent_[to].size()), round_};
@@ -327,8 +383,16 @@ void AllToAll::combine(const float* sums) {
   for (int64_t step = 1; step < d.num_ranks; ++step) {
     const int64_t source = (d.rank + step) % d.num_ranks;
     char* const rows = result_box(source, d.rank);
-    for (int64_t at = 0; at < num_from_[source]; ++at)
-      encode_row(d.combine, sums + (first[source] + at) * d.hidden, d.hidden, rows + at * stride);
+    const bool streams = d.combine == Wire::kFp32 && num_from_[source] * stride >= kStreamed;
+    for (int64_t at = 0; at < num_from_[source]; ++at) {
+      const float* const row = sums + (first[source] + at) * d.hidden;
+      if (streams) {
+        stream(row, d.hidden, reinterpret_cast<float*>(rows + at * stride));
+      } else {
+        encode_row(d.combine, row, d.hidden, rows + at * stride);
+      }
+    }
+    if (streams) end_streams();
     times_.copied_bytes += num_from_[source] * stride;
     head(segments_[source]).combined.raise();
   }
@@ -343,27 +407,24 @@ void AllToAll::collect(float* out) {
   std::vector<const char*> rows(d.num_ranks);  // what came from each rank and is not yet in a sum
   std::vector<size_t> taken(d.num_ranks, 0);
   for (int64_t from = 0; from < d.num_ranks; ++from) rows[from] = result_box(d.rank, from);
-  const float* own = sums_;  // begins with what is for the ranks before this one
-  for (int64_t source = 0; source < d.rank; ++source) own += num_from_[source] * d.hidden;
+  rows[d.rank] = reinterpret_cast<const char*>(sums_);  // begins with what is for the ranks before this one
+  const int64_t own_stride = d.hidden * static_cast<int64_t>(sizeof(float));
+  for (int64_t source = 0; source < d.rank; ++source) rows[d.rank] += num_from_[source] * own_stride;
+  const bool streams = num_tokens_ * own_stride >= kStreamed && own_stride % 16 == 0 &&
+                       reinterpret_cast<uintptr_t>(out) % 16 == 0;
+  std::vector<std::pair<Wire, const char*>> parts;
   // By token, so that a sum stays in the cache until it is complete.
   for (int64_t token = 0; token < num_tokens_; ++token, out += d.hidden) {
-    bool empty = true;
+    parts.clear();
     for (int64_t from = 0; from < d.num_ranks; ++from) {
       if (taken[from] == sent_[from].size() || sent_[from][taken[from]] != token) continue;
       ++taken[from];
-      const bool here = from == d.rank;
-      const Wire wire = here ? Wire::kFp32 : d.combine;
-      const void* const row = here ? static_cast<const void*>(own) : rows[from];
-      (empty ? decode_row : add_row)(wire, row, d.hidden, out);
-      empty = false;
-      if (here) {
-        own += d.hidden;
-      } else {
-        rows[from] += stride;
-      }
+      parts.push_back({from == d.rank ? Wire::kFp32 : d.combine, rows[from]});
+      rows[from] += from == d.rank ? own_stride : stride;
     }
-    if (empty) std::fill_n(out, d.hidden, 0.0f);
+    add_up(parts, d.hidden, out, streams);
   }
+  if (streams) end_streams();
   times_.copy_ns += now_ns() - start;
 }
 
