@@ -1,6 +1,6 @@
 # Two commands matter: `make serve` and `make test`. Each does its own set-up.
 .DELETE_ON_ERROR:
-.PHONY: setup serve test check lint types layers dead bench docs clean
+.PHONY: setup serve test check lint types layers dead bench chaos docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,9 @@ bench: setup
 	$(BIN)/python bench/expert_parallel.py
 	$(BIN)/python bench/balancing.py
 	$(BIN)/python bench/disaggregation.py
+
+chaos: setup
+	PYTHONPATH=tests/serve OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --requests 10000 --kills 200 $(ARGS)
 
 docs: setup
 	$(BIN)/pdoc rackscale rackscale.core rackscale.specs rackscale.policy rackscale.engine rackscale.measure rackscale.checkpoint rackscale.runtime rackscale.serve rackscale.cli --output-directory site

@@ -13,6 +13,7 @@ from live_server import LiveServer, wait_until
 from process_tree import TARGETS, target_pid
 
 JITTER_S = 0.2
+PROGRESS_LIMIT_S = 60.0
 STOP_EVERY = 9  # odd, so that each target gets its turn
 
 
@@ -44,7 +45,7 @@ class Killer:
 
     def _run(self) -> None:
         for number, moment in enumerate(self._moments):
-            wait_until(lambda moment=moment: self._progress() >= moment, "progress", limit_s=300)
+            wait_until(lambda moment=moment: self._progress() >= moment, "progress", limit_s=PROGRESS_LIMIT_S)
             time.sleep(self._random.uniform(0, JITTER_S))
             how = signal.SIGSTOP if number % STOP_EVERY == STOP_EVERY - 1 else signal.SIGKILL
             self._kill(TARGETS[number % len(TARGETS)], how)
