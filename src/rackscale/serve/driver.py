@@ -131,6 +131,11 @@ class Driver:
             self._log.flush()
         except OSError as error:
             _LOG.error("the log cannot be written (%s): it ends here", error.strerror)
+            self.close()
+
+    def close(self) -> None:
+        """End the log."""
+        if self._log is not None:
             with suppress(OSError):
                 self._log.close()
             self._log = None

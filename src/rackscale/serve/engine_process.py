@@ -56,6 +56,7 @@ class EngineProcess(FleetEvents):
         self._observer: Observer | None = None
         self._started = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._doors: list[asyncio.Server] = []
 
     def received(self, _peer: Peer, body: bytes) -> None:
         """The server said something."""
@@ -81,6 +82,15 @@ class EngineProcess(FleetEvents):
         self.has_failed = True
         self.ended.set()
 
+    def close(self) -> None:
+        """End the log, and what goes on in the background."""
+        for door in self._doors:
+            door.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._driver is not None:
+            self._driver.close()
+
     @property
     def _known_driver(self) -> Driver:
         assert self._driver is not None, "an engine is configured first"
@@ -101,7 +111,7 @@ class EngineProcess(FleetEvents):
     async def _listen(self, addresses: Sequence[str], fleet: Fleet) -> None:
         try:
             for address in addresses:
-                await _listen(address, fleet)
+                self._doors.append(await _listen(address, fleet))
         except RackscaleError as error:
             self.broken(error)
 
@@ -154,9 +164,9 @@ class EngineProcess(FleetEvents):
         self.server.send(Broken(what=error.what, hint=error.hint, exit_code=error.exit_code))
 
 
-async def _listen(address: str, fleet: Fleet) -> None:
+async def _listen(address: str, fleet: Fleet) -> asyncio.Server:
     try:
-        await listen(address, fleet.peer)
+        return await listen(address, fleet.peer)
     except (OSError, ValueError) as error:
         raise SpecError(
             f"{address} cannot be listened on ({error})", hint="give another --listen, as HOST:PORT"
@@ -180,6 +190,7 @@ async def run(connection: socket.socket) -> int:
     loop.set_exception_handler(lambda _loop, context: _end_on(process, context))
     await loop.create_connection(lambda: process.server, sock=connection)
     await process.ended.wait()
+    process.close()
     return 1 if process.has_failed else 0
 
 
