@@ -58,14 +58,15 @@ def test_two_hosts_of_one_machine(bundled_model, tmp_path, pool, questions):
         wait_until(lambda: rack.group_is_up(1), "the host to be back", 40)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_host_that_looks_for_its_server_ends_when_told(bundled_model, number):
-    with joining(bundled_model, f"127.0.0.1:{free_port()}") as host:
+def test_hosts_that_look_for_their_server_end_when_told(bundled_model):
+    nobody = f"127.0.0.1:{free_port()}"
+    with joining(bundled_model, nobody) as one, joining(bundled_model, nobody) as other:
         with pytest.raises(subprocess.TimeoutExpired):
-            host.wait(timeout=4)
-        host.send_signal(number)
-        assert host.wait(timeout=10) == (0 if number is signal.SIGTERM else 130)
-        assert "Traceback" not in host.stderr.read()
+            one.wait(timeout=4)
+        one.send_signal(signal.SIGTERM)
+        other.send_signal(signal.SIGINT)
+        assert [one.wait(timeout=10), other.wait(timeout=10)] == [0, 130]
+        assert "Traceback" not in one.stderr.read() + other.stderr.read()
 
 
 def complaint(capsys, *words):

@@ -50,7 +50,7 @@ def test_a_prefill_host_beside_a_decode_host(bundled_model, tmp_path, cable, poo
 
 def test_one_group_over_both_hosts(bundled_model, tmp_path, cable, pool, questions):
     with rack_of(bundled_model, tmp_path, cable, "--mixed", "3") as rack:
-        rack.max_tokens = 150  # three ranks on few cores, and the network in every layer
+        rack.max_tokens = 100  # three ranks on few cores, and the network in every layer
         prompts = questions.prompts(8)
         assert [rank["host"] for rank in rack.state()["groups"][0]["ranks"]] == ["a", "a", "b"]
         answers = answers_of(ask(rack, pool, prompts[:3]))
