@@ -351,10 +351,17 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     chosen = [Case(ranks=2, tokens=tokens) for tokens in TARGETS] if options.quick else cases()
+    loads = [os.getloadavg()]  # others' work shows: two busy ranks alone make 2
     lines = list(measure(chosen, options.rounds))
+    loads.append(os.getloadavg())
     print_table(lines)
     if not options.quick:
-        result = {"machine": machine(), "rounds": options.rounds, "lines": [asdict(line) for line in lines]}
+        result = {
+            "machine": machine(),
+            "rounds": options.rounds,
+            "load_before_and_after": loads,
+            "lines": [asdict(line) for line in lines],
+        }
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     if words := missed(lines):
