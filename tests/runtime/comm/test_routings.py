@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from comm.oracle import MOST_TOKENS, cases, crossings, expected
-from comm.world import rounds
+from comm.oracle import MOST_TOKENS, batch, cases, crossings, expected, place
+from comm.world import World, rounds
 from golden_ranks import NATIVE_IS_BUILT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +69,18 @@ def test_hosts_do_what_one_process_does(worlds, hosts, data):
         _, outs = expected(sizes, copies, batches_of_round)
         for rank, (rounds_of_rank, _) in enumerate(results):
             assert torch.equal(torch.from_numpy(rounds_of_rank[number][-1]), outs[rank])
+
+
+@pytest.mark.parametrize("hidden", [4096, 4097])
+def test_rounds_that_pass_by_the_caches(hidden):
+    """Beyond 4 MiB of rows, which C++ stores otherwise."""
+    count, draws = 300, torch.Generator().manual_seed(2)
+    sizes = {"hidden": hidden, "top_k": 2, "wire": Wire.FP32}
+    placed = [place(4, 2, 1, draws)]
+    batches = [[batch(count, sizes, 4, draws=draws, skewed=False) for _ in range(2)]]
+    with World(2, domain_bytes(2, hidden, 2, count)) as world:
+        own = [[batches[0][rank]] for rank in range(2)]
+        check(world.run(rounds, "shared", None, sizes, placed, count, each=own), (sizes, placed, batches))
 
 
 def test_a_token_crosses_once_for_each_host(worlds):
