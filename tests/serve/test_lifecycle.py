@@ -87,19 +87,6 @@ def test_kill_9_leaves_nothing_but_a_log_that_replays(own_server, tmp_path, caps
     assert report["events"] > 2
 
 
-def test_a_rank_that_dies_ends_the_server_and_its_requests(own_server):
-    shared, pids = set(SHARED_MEMORY.iterdir()), own_server.pids()
-    with own_server.stream(max_tokens=LONG) as chunks:
-        next(chunks)
-        os.kill(pids[1], signal.SIGKILL)
-        *_, last = chunks
-    assert last["error"]["code"] == 503
-    assert own_server.wait() == 1
-    assert "died" in own_server.log.splitlines()[-1]
-    assert "Traceback" not in own_server.log
-    nothing_is_left(pids, shared, own_server.port)
-
-
 def test_running_requests_get_no_longer_than_the_drain(bundled_model, tmp_path):
     with serving(bundled_model, tmp_path, "--drain-s", "0.1") as server:
         pids, shared = server.pids(), set(SHARED_MEMORY.iterdir())
