@@ -73,7 +73,7 @@ def test_a_second_ctrl_c_ends_it_at_once(own_server):
 def test_kill_9_leaves_nothing_but_a_log_that_replays(own_server, tmp_path, capsys):
     own_server.complete(guided_choice=["yes", "no"])  # starts the checker of guides, a process of its own
     shared, pids = set(SHARED_MEMORY.iterdir()), own_server.pids()
-    assert len(pids) == 3
+    assert len(pids) >= 4  # the server, its engine, its host and the checker
     with own_server.stream(max_tokens=LONG) as chunks:
         next(chunks)
         own_server.signal(signal.SIGKILL)
