@@ -7,6 +7,9 @@ engine looks at the measured loads, as it always does, and moves experts when th
 per rank are the measured loads of the experts, each divided by its copies; both are summed over windows of 50
 steps.
 
+Since the machine's speed changes from second to second, a last part puts the experts back and forth, every 50
+steps, and compares the tokens per second of both placements over these turns.
+
     python bench/balancing.py [--ranks 2] [--redundant 8] [--skew 0.3] [--steps 1000] [--batch 64]
 """
 
@@ -24,7 +27,7 @@ from rich.table import Table
 
 from rackscale.core import PlaceExperts, Request, RequestId, Sampling, StepPlan
 from rackscale.runtime.answer import RankAnswer
-from rackscale.runtime.inline import Ranks
+from rackscale.runtime.inline import InlineDriver, Ranks
 from rackscale.runtime.local import LocalOptions, open_local
 from rackscale.specs import PoolLayout
 
@@ -48,6 +51,9 @@ class Watched:
     by_rank: list[np.ndarray] = field(default_factory=list)  # [layers, ranks] each
     moves: list[tuple[int, int]] = field(default_factory=list)  # at which step, how many experts
 
+    def __post_init__(self) -> None:
+        self.first = self.placement
+
     def perform(self, step: StepPlan) -> list[RankAnswer]:
         """As the ranks do."""
         start = time.perf_counter()
@@ -62,7 +68,8 @@ class Watched:
     def place(self, placement: PlaceExperts) -> None:
         """As the ranks do."""
         self.placement = placement
-        self.moves.append((len(self.seconds), placement.num_moved))
+        if placement.num_moved:
+            self.moves.append((len(self.seconds), placement.num_moved))
         self.ranks.place(placement)
 
     def _by_rank(self, answers: list[RankAnswer]) -> np.ndarray:
@@ -88,6 +95,7 @@ def main() -> None:
     parser.add_argument("--skew", type=float, default=0.3)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     sizes = LocalOptions(
@@ -108,24 +116,42 @@ def main() -> None:
             before = len(watched.seconds)
             while len(watched.seconds) < before + half:
                 local.driver.run(requests(options.batch, len(watched.seconds)))
-    report(options, watched, half)
+        turns = in_turns(options, local.driver, watched, experts.command())
+    report(options, watched, half, turns)
 
 
-def requests(batch: int, seed: int) -> list[Request]:
+def in_turns(
+    options: argparse.Namespace, driver: InlineDriver, watched: Watched, balanced: PlaceExperts
+) -> dict[str, float]:
+    """Median tokens per second of windows with experts where they began, and with those that the engine
+    chose."""
+    driver.engine.experts(0).every = 0
+    rates: dict[str, list[float]] = {"before": [], "after": []}
+    for number in range(2 * options.turns):
+        name, placement = (("before", watched.first), ("after", balanced))[number % 2]
+        watched.place(placement)
+        start = len(watched.seconds)
+        driver.run(requests(options.batch, number, WINDOW + 1))
+        rates[name].append(sum(watched.tokens[start:]) / sum(watched.seconds[start:]))
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    return {**medians, "ratio": medians["after"] / medians["before"]}
+
+
+def requests(batch: int, seed: int, tokens: int = 128) -> list[Request]:
     return [
         Request(
             id=RequestId(f"{seed}-{row}"),
             prompt=tuple((seed * 31 + row * 131 + at * 17) % 2000 + 2 for at in range(PROMPT)),
-            max_tokens=128,
+            max_tokens=tokens,
             sampling=Sampling(temperature=1.0, seed=seed + row),
         )
         for row in range(batch)
     ]
 
 
-def report(options: argparse.Namespace, watched: Watched, half: int) -> None:
+def report(options: argparse.Namespace, watched: Watched, half: int, turns: dict[str, float]) -> None:
     windows = []
-    for start in range(0, len(watched.seconds) - WINDOW + 1, WINDOW):
+    for start in range(0, 2 * half - WINDOW + 1, WINDOW):
         part = slice(start, start + WINDOW)
         tokens = sum(watched.by_rank[part])
         windows.append(
@@ -151,6 +177,7 @@ def report(options: argparse.Namespace, watched: Watched, half: int) -> None:
     console = Console()
     console.print(table)
     console.print(f"moves (step, experts): {watched.moves}; medians {summary}")
+    console.print(f"in turns, tokens/s: {turns}")
     result = {
         "machine": machine(),
         "ranks": options.ranks,
@@ -159,6 +186,7 @@ def report(options: argparse.Namespace, watched: Watched, half: int) -> None:
         "batch": options.batch,
         "moves": watched.moves,
         "medians": summary,
+        "in_turns": turns,
         "windows": windows,
     }
     options.out.write_text(json.dumps(result, indent=2) + "\n")

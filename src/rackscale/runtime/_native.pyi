@@ -1,6 +1,8 @@
 # The C++ kernels (csrc/). See kernels/native.py and kernels/descriptors.py for what each takes; tensors are
 # addresses.
 
+from collections.abc import Callable
+
 from rackscale.core import IntColumn
 
 class Matrix:
@@ -153,6 +155,7 @@ class Model:
         logits: int,
         loads: int,
         num_threads: int,
+        after_attention: Callable[[int], None] | None,
         /,
     ) -> None: ...
 

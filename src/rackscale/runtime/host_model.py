@@ -223,7 +223,7 @@ class HostModel:
 
         memory: _Memory = {"capacity": spec.max_batched_tokens, "spin_s": self._spin_s}
         if members is None:
-            return SharedAllToAll(rank, heap.addresses, **sizes, **memory)
+            return SharedAllToAll(rank, heap.addresses, exact=self._is_exact, **sizes, **memory)
         from rackscale.runtime.comm.hierarchical import HierarchicalAllToAll  # noqa: PLC0415 (needs C++)
 
         return HierarchicalAllToAll(hosts, members, heap.addresses, **sizes, **memory)
@@ -289,8 +289,18 @@ class HostModel:
 
             capacity = relayed_capacity(hosts, hosts.index(here), capacity)
         return domain_bytes(
-            len(here), self._model.spec.hidden, moe.router.top_k, capacity, Wire(self._load.wire)
+            len(here),
+            self._model.spec.hidden,
+            moe.router.top_k,
+            capacity,
+            Wire(self._load.wire),
+            exact=self._is_exact and len(hosts) == 1,
         )
+
+    @property
+    def _is_exact(self) -> bool:
+        """Whether sums come back in doubles: where nothing else is rounded on the way."""
+        return self._load.wire == Wire.FP32
 
     def _make_caches(self, deployment: DeploymentSpec) -> dict[tuple[GroupId, RankId], KvLayers]:
         caches = {}

@@ -12,12 +12,13 @@ from rackscale.runtime.comm.wire import WIRE_NUMBERS, Wire
 
 SPIN_S = 100e-6  # twice what it costs to sleep and be woken: one who slept must not make the next one sleep
 NS_PER_S = 1e9
+DOUBLES = 3  # the wire of csrc/all_to_all.hpp that only sums come back on
 
 
 def domain_of(
-    rank: int, num_ranks: int, hidden: int, top_k: int, capacity: int, dispatch: Wire, combine: Wire
+    rank: int, num_ranks: int, hidden: int, top_k: int, capacity: int, dispatch: Wire, combine: Wire | None
 ) -> _native.Domain:
-    """The sizes that all ranks of a domain agree on, and which of them this is."""
+    """The sizes that all ranks of a domain agree on, and which of them this is. combine None: in doubles."""
     return _native.Domain(
         rank=rank,
         num_ranks=num_ranks,
@@ -25,13 +26,16 @@ def domain_of(
         top_k=top_k,
         capacity=capacity,
         dispatch=WIRE_NUMBERS[dispatch],
-        combine=WIRE_NUMBERS[combine],
+        combine=DOUBLES if combine is None else WIRE_NUMBERS[combine],
     )
 
 
-def domain_bytes(num_ranks: int, hidden: int, top_k: int, capacity: int, wire: Wire = Wire.FP32) -> int:
+def domain_bytes(
+    num_ranks: int, hidden: int, top_k: int, capacity: int, wire: Wire = Wire.FP32, *, exact: bool = False
+) -> int:
     """The size of one rank's segment."""
-    return domain_of(0, num_ranks, hidden, top_k, capacity, wire, wire).segment_bytes()
+    combine = None if exact else wire
+    return domain_of(0, num_ranks, hidden, top_k, capacity, wire, combine).segment_bytes()
 
 
 def check_capacity(num_tokens: int, capacity: int) -> None:
@@ -74,6 +78,7 @@ class SharedAllToAll:
     """See `AllToAll`. addresses: of all ranks' segments, of `domain_bytes` each and zeroed at first.
 
     capacity: tokens of one rank at once. wire: of tokens on their way; those that stay are not touched.
+    exact: sums come back in doubles and are rounded once, so that they are the same wherever the experts are.
     spin_s: how long a rank looks before it sleeps; 0 where ranks share cores. limit_s: of every wait.
     """
 
@@ -86,13 +91,15 @@ class SharedAllToAll:
         top_k: int,
         capacity: int,
         wire: Wire = Wire.FP32,
+        exact: bool = False,
         spin_s: float = SPIN_S,
         limit_s: float = 60.0,
     ) -> None:
-        domain = domain_of(rank, len(addresses), hidden, top_k, capacity, wire, wire)
+        combine = None if exact else wire
+        domain = domain_of(rank, len(addresses), hidden, top_k, capacity, wire, combine)
         self.native = _native.AllToAll(domain, addresses, int(spin_s * NS_PER_S), int(limit_s * NS_PER_S))
         self.num_ranks, self._hidden, self._top_k = len(addresses), hidden, top_k
-        self._capacity = capacity
+        self._capacity, self._sums = capacity, torch.float64 if exact else torch.float32
         self._out_TH = torch.empty(0, hidden)  # kept: fresh pages cost more than what is written to them
         self._sent: tuple[Tensor, Tensor, Tensor] | None = None
 
@@ -117,7 +124,7 @@ class SharedAllToAll:
 
     def combine(self, sums_NH: Tensor) -> Tensor:
         assert self._sent is not None, "dispatch comes first"
-        sums_NH, num_tokens = sums_NH.float().contiguous(), len(self._sent[0])
+        sums_NH, num_tokens = sums_NH.to(self._sums).contiguous(), len(self._sent[0])
         if num_tokens > len(self._out_TH):
             self._out_TH = torch.empty(min(2 * num_tokens, self._capacity), self._hidden)
         out_TH = self._out_TH[:num_tokens]

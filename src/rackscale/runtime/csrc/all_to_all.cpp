@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "kernels.hpp"
 #include "portable.hpp"
 
 #if defined(__SSE2__)
@@ -174,6 +175,8 @@ int64_t row_bytes(Wire wire, int64_t width) {
   switch (wire) {
     case Wire::kFp32:
       return lines(width * 4);
+    case Wire::kFp64:
+      return lines(width * 8);
     case Wire::kBf16:
       return lines(width * 2);
     default:
@@ -399,10 +402,56 @@ void AllToAll::combine(const float* sums) {
   times_.copy_ns += now_ns() - start;
 }
 
+void AllToAll::combine(const double* sums) {
+  const int64_t start = now_ns();
+  const Domain& d = domain_;
+  const int64_t stride = row_bytes(d.combine, d.hidden);
+  exact_sums_ = sums;
+  for (int64_t source = 0; source < d.num_ranks; ++source) {
+    const int64_t count = num_from_[source];
+    if (source != d.rank) {
+      char* const rows = result_box(source, d.rank);
+      for (int64_t at = 0; at < count; ++at)
+        std::memcpy(rows + at * stride, sums + at * d.hidden, static_cast<size_t>(d.hidden) * sizeof(double));
+      times_.copied_bytes += count * stride;
+      head(segments_[source]).combined.raise();
+    }
+    sums += count * d.hidden;
+  }
+  times_.copy_ns += now_ns() - start;
+}
+
+// The same as `collect`, in doubles and rounded once.
+void AllToAll::collect_exact(float* out) {
+  const Domain& d = domain_;
+  const int64_t stride = row_bytes(d.combine, d.hidden);
+  std::vector<const double*> rows(d.num_ranks);
+  std::vector<size_t> taken(d.num_ranks, 0);
+  for (int64_t from = 0; from < d.num_ranks; ++from) rows[from] = reinterpret_cast<const double*>(result_box(d.rank, from));
+  rows[d.rank] = exact_sums_;
+  for (int64_t source = 0; source < d.rank; ++source) rows[d.rank] += num_from_[source] * d.hidden;
+  std::vector<double> sum(static_cast<size_t>(d.hidden));
+  for (int64_t token = 0; token < num_tokens_; ++token, out += d.hidden) {
+    std::fill(sum.begin(), sum.end(), 0.0);
+    for (int64_t from = 0; from < d.num_ranks; ++from) {
+      if (taken[from] == sent_[from].size() || sent_[from][taken[from]] != token) continue;
+      ++taken[from];
+      for (int64_t i = 0; i < d.hidden; ++i) sum[i] += rows[from][i];
+      rows[from] += from == d.rank ? d.hidden : stride / static_cast<int64_t>(sizeof(double));
+    }
+    to_floats(sum.data(), d.hidden, out);
+  }
+}
+
 void AllToAll::collect(float* out) {
   const Domain& d = domain_;
   wait(head(segments_[d.rank]).combined, "combine");
   const int64_t start = now_ns();
+  if (is_exact()) {
+    collect_exact(out);
+    times_.copy_ns += now_ns() - start;
+    return;
+  }
   const int64_t stride = row_bytes(d.combine, d.hidden);
   std::vector<const char*> rows(d.num_ranks);  // what came from each rank and is not yet in a sum
   std::vector<size_t> taken(d.num_ranks, 0);

@@ -14,7 +14,7 @@
 
 namespace rackscale {
 
-enum class Wire { kFp32, kBf16, kFp8 };  // fp8: e4m3 with one fp32 scale for every 128 elements
+enum class Wire { kFp32, kBf16, kFp8, kFp64 };  // fp8: e4m3 with one fp32 scale for every 128 elements
 
 // Bytes of a row of `width` elements, a multiple of 64.
 int64_t row_bytes(Wire wire, int64_t width);
@@ -60,8 +60,11 @@ class AllToAll {
   const Received& receive();
   // sums [N, hidden]: of each received token the gated sum of its experts here. Must stay until `collect`.
   void combine(const float* sums);
+  // The same in doubles, for a `combine` wire of fp64: out is then the same whichever ranks had the experts.
+  void combine(const double* sums);
   // Waits for all destinations; out [T, hidden], of a token the sum of what came back, by rank.
   void collect(float* out);
+  bool is_exact() const { return domain_.combine == Wire::kFp64; }
 
   const Received& received() const { return received_; }
   Times take_times();
@@ -77,6 +80,7 @@ class AllToAll {
   char* source_box(int64_t owner, int64_t source) const;
   char* result_box(int64_t owner, int64_t destination) const;
   void wait(Counter& counter, const char* what);
+  void collect_exact(float* out);
 
   Domain domain_;
   std::vector<char*> segments_;
@@ -85,6 +89,7 @@ class AllToAll {
   uint32_t round_ = 0;
   const float* hidden_ = nullptr;
   const float* sums_ = nullptr;
+  const double* exact_sums_ = nullptr;
   int64_t num_tokens_ = 0;
   std::vector<std::vector<int32_t>> sent_;      // by destination: the tokens, in order
   std::vector<int32_t> own_ids_;                // of tokens that stay here

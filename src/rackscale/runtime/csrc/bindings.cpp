@@ -91,13 +91,19 @@ void add(rackscale::Model& self, Address attention_norm, const Attention& attent
 
 void decode(const rackscale::Model& self, const Column& tokens, const Column& rows, const Column& lengths,
             const Table& table, int64_t block_size, const std::vector<Address>& caches, const Column& sampled,
-            Address logits, Address loads, int num_threads) {
+            Address logits, Address loads, int num_threads, const nb::object& after_attention) {
   std::vector<float*> tensors;
   for (const Address cache : caches) tensors.push_back(at<float>(cache));
   const int64_t num_decodes = static_cast<int64_t>(tokens.shape(0)), num_sampled = static_cast<int64_t>(sampled.shape(0));
   const rackscale::Paged paged{rows.data(), lengths.data(), table.data(), num_decodes,
                                static_cast<int64_t>(table.shape(1)), block_size};
-  const rackscale::Decode step{tokens.data(), paged, tensors.data(), sampled.data(), num_sampled, num_threads};
+  std::function<void(int64_t)> told;
+  if (!after_attention.is_none())
+    told = [&after_attention](int64_t layer) {
+      const nb::gil_scoped_acquire held;
+      after_attention(layer);
+    };
+  const rackscale::Decode step{tokens.data(), paged, tensors.data(), sampled.data(), num_sampled, num_threads, told};
   const nb::gil_scoped_release release;
   rackscale::decode(self, step, at<float>(logits), at<int32_t>(loads));
 }
@@ -116,7 +122,8 @@ void bind_model(nb::module_& m) {
       .def("add", &add<Mla, Moe>)
       .def("add", &add<Gqa, Mlp>)
       .def("add", &add<Gqa, Moe>)
-      .def("decode", &decode);
+      .def("decode", &decode, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),
+           nb::arg(), nb::arg(), nb::arg().none());
 }
 
 void bind_operations(nb::module_& m) {

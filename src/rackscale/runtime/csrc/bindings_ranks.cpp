@@ -79,7 +79,9 @@ void bind_ranks(nb::module_& m) {
           },
           Release())
       .def(
-          "combine", [](AllToAll& self, Address sums) { self.combine(at<float>(sums)); }, Release())
+          "combine", [](AllToAll& self, Address sums) {
+            self.is_exact() ? self.combine(at<double>(sums)) : self.combine(at<float>(sums));
+          }, Release())
       .def(
           "collect", [](AllToAll& self, Address out) { self.collect(at<float>(out)); }, Release())
       .def("take_times", [](AllToAll& self) {

@@ -1,5 +1,6 @@
 // Grouped experts: tokens sorted by expert, each expert's weights read once for up to kRows of its tokens.
 #include <algorithm>
+#include <memory>
 #include <vector>
 
 #include "activation.hpp"
@@ -27,10 +28,27 @@ RACKSCALE_INLINE void activate(float* inner, int64_t num_rows, const Experts& e)
   }
 }
 
+// All columns of a product of R rows, stretch by stretch.
+template <typename W, int64_t R>
+RACKSCALE_INLINE void stretches(Rows<R> rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
+                                Ahead& ahead) {
+  for (int64_t k = 0; k < depth; k += kDepth) {
+    panel<W, R>(rows, std::min(kDepth, depth - k), weight + k * columns, columns, k == 0 ? bias : nullptr, k > 0, 0,
+                columns, ahead);
+    for (int64_t r = 0; r < R; ++r) rows.in[r] += kDepth;
+  }
+}
+
+// Products of two floats are exact in double, and so are sums of a few to its last bits: rounded to floats at the end they
+// are the same in any order, so that it does not matter which ranks or threads have which experts.
+RACKSCALE_INLINE void add_gated(double* to, const float* from, float gate, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) to[i] += static_cast<double>(from[i]) * gate;
+}
+
 // Up to kRows tokens of one expert. next: the expert after it.
 template <typename W, int64_t R>
 RACKSCALE_INLINE void some(const Pair* pairs, int64_t expert, int64_t next, const Experts& e,
-                           float* scratch, float* out) {
+                           float* scratch, double* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
   Rows<R> first, second;
@@ -40,19 +58,18 @@ RACKSCALE_INLINE void some(const Pair* pairs, int64_t expert, int64_t next, cons
     second.out[r] = first.out[r] + 2 * e.width;
   }
   Ahead ahead = Ahead::bytes_of(down);
-  panel<W, R>(first, e.hidden, gate_up, 2 * e.width, e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr,
-              false, 0, 2 * e.width, ahead);
+  stretches<W, R>(first, e.hidden, gate_up, 2 * e.width,
+                  e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr, ahead);
   for (int64_t r = 0; r < R; ++r) activate(first.out[r], 1, e);
   ahead = Ahead::bytes_of(static_cast<const W*>(e.gate_up) + next * e.hidden * 2 * e.width);
-  panel<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, false, 0,
-              e.hidden, ahead);
-  for (int64_t r = 0; r < R; ++r) add_scaled(out + pairs[r].token * e.hidden, second.out[r], pairs[r].weight, e.hidden);
+  stretches<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, ahead);
+  for (int64_t r = 0; r < R; ++r) add_gated(out + pairs[r].token * e.hidden, second.out[r], pairs[r].weight, e.hidden);
 }
 
 // The same for many tokens: gathered, so that the products can keep a widened part of the weight.
 template <typename W>
 RACKSCALE_INLINE void many(const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
-                           float* scratch, float* out) {
+                           float* scratch, double* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
   const W* down = static_cast<const W*>(e.down) + expert * e.width * e.hidden;
   const float* gate_up_bias = e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr;
@@ -65,12 +82,12 @@ RACKSCALE_INLINE void many(const Pair* pairs, int64_t count, int64_t expert, con
   activate(inner, count, e);
   product(inner, 2 * e.width, count, e.width, down, e.hidden, down_bias, false, scratch, e.hidden, 0, e.hidden);
   for (int64_t i = 0; i < count; ++i)
-    add_scaled(out + pairs[i].token * e.hidden, scratch + i * e.hidden, pairs[i].weight, e.hidden);
+    add_gated(out + pairs[i].token * e.hidden, scratch + i * e.hidden, pairs[i].weight, e.hidden);
 }
 
 template <typename W>
 RACKSCALE_INLINE void expert_tokens(const Pair* pairs, int64_t count, int64_t expert,
-                                    int64_t next, const Experts& e, float* scratch, float* out) {
+                                    int64_t next, const Experts& e, float* scratch, double* out) {
   if (count >= kPackedRows<W>) {
     many<W>(pairs, count, expert, e, scratch, out);
     return;
@@ -90,14 +107,16 @@ RACKSCALE_INLINE void expert_tokens(const Pair* pairs, int64_t count, int64_t ex
 }
 
 RACKSCALE_CLONES void run_fp32(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
-                               const Experts& e, float* scratch, float* out) {
+                               const Experts& e, float* scratch, double* out) {
   expert_tokens<float>(pairs, count, expert, next, e, scratch, out);
 }
 RACKSCALE_CLONES void run_bf16(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
-                               const Experts& e, float* scratch, float* out) {
+                               const Experts& e, float* scratch, double* out) {
   expert_tokens<bf16>(pairs, count, expert, next, e, scratch, out);
 }
-RACKSCALE_CLONES void add(float* to, const float* from, int64_t size) { add_scaled(to, from, 1.0f, size); }
+RACKSCALE_CLONES void add(double* to, const double* from, int64_t size) {
+  for (int64_t i = 0; i < size; ++i) to[i] += from[i];
+}
 
 // The most tokens that one expert has.
 int64_t largest_gap(const std::vector<int64_t>& starts) {
@@ -108,7 +127,7 @@ int64_t largest_gap(const std::vector<int64_t>& starts) {
 
 }  // namespace
 
-void experts(const Routed& routed, const Experts& e, float* out, int num_threads) {
+void experts(const Routed& routed, const Experts& e, double* out, int num_threads) {
   const int64_t num_pairs = routed.num_tokens * routed.per_token;
   std::vector<int64_t> starts(e.num_experts + 1, 0);
   for (int64_t i = 0; i < num_pairs; ++i)
@@ -125,14 +144,13 @@ void experts(const Routed& routed, const Experts& e, float* out, int num_threads
   const int64_t size = routed.num_tokens * e.hidden;
   const int64_t most = largest_gap(starts);
   const int64_t scratch_size = std::max(kRows, most) * (2 * e.width + e.hidden);
-  std::fill(out, out + size, 0.0f);
-  // Each thread adds into a sum of its own: which thread has which expert is fixed, so that the order of
-  // additions, and with it the result, is the same in every run.
-  std::vector<float> sums(static_cast<size_t>(num_threads - 1) * size, 0.0f);
+  std::fill(out, out + size, 0.0);
+  // Each thread adds into a sum of its own.
+  std::vector<double> sums(static_cast<size_t>(num_threads - 1) * size, 0.0);
 #pragma omp parallel for schedule(static, 1) num_threads(num_threads) if (num_threads > 1)
   for (int thread = 0; thread < num_threads; ++thread) {
     std::vector<float> scratch(scratch_size);
-    float* to = thread == 0 ? out : sums.data() + (thread - 1) * size;
+    double* to = thread == 0 ? out : sums.data() + (thread - 1) * size;
     const auto used_from = [&](int64_t n) {
       while (n < e.num_experts && starts[n + 1] == starts[n]) n += num_threads;
       return n;
@@ -144,6 +162,17 @@ void experts(const Routed& routed, const Experts& e, float* out, int num_threads
     }
   }
   for (int thread = 1; thread < num_threads; ++thread) add(out, sums.data() + (thread - 1) * size, size);
+}
+
+RACKSCALE_CLONES void to_floats(const double* from, int64_t size, float* to) {
+  for (int64_t i = 0; i < size; ++i) to[i] = static_cast<float>(from[i]);
+}
+
+void experts(const Routed& routed, const Experts& e, float* out, int num_threads) {
+  const int64_t size = routed.num_tokens * e.hidden;
+  const std::unique_ptr<double[]> sums(new double[static_cast<size_t>(size)]);
+  experts(routed, e, sums.get(), num_threads);
+  to_floats(sums.get(), size, out);
 }
 
 }  // namespace rackscale

@@ -33,8 +33,10 @@ struct Routed {
   int64_t num_tokens, per_token;
 };
 
-// out [T, hidden] = the gated sum of each token's experts.
+// out [T, hidden] = the gated sum of each token's experts; in doubles, or rounded once.
+void experts(const Routed& routed, const Experts& experts, double* out, int num_threads);
 void experts(const Routed& routed, const Experts& experts, float* out, int num_threads);
+void to_floats(const double* from, int64_t size, float* to);
 
 struct Paged {
   const int32_t* rows;     // [D]

@@ -149,10 +149,18 @@ void experts_on_ranks(const Context& c, const Moe& m, const float* normed, const
   ranks.dispatch(m.number, normed, chosen, gates, c.num_rows);
   if (m.shared.gate_up.weight) feed_forward(c, m.shared, normed, x);
   const Received& received = ranks.receive();
-  const Buffer sums = buffer(received.count() * c.hidden);
-  experts({received.rows.data(), received.gates.data(), received.expert_ids.data(), received.count(), m.routing.top_k},
-          m.experts, sums.get(), c.step.num_threads);
-  ranks.combine(sums.get());
+  const Routed tokens{received.rows.data(), received.gates.data(), received.expert_ids.data(), received.count(),
+                      m.routing.top_k};
+  const int64_t size = received.count() * c.hidden;
+  const Buffer sums = buffer(ranks.is_exact() ? 0 : size);
+  const std::unique_ptr<double[]> exact(new double[static_cast<size_t>(ranks.is_exact() ? size : 0)]);
+  if (ranks.is_exact()) {
+    experts(tokens, m.experts, exact.get(), c.step.num_threads);
+    ranks.combine(exact.get());
+  } else {
+    experts(tokens, m.experts, sums.get(), c.step.num_threads);
+    ranks.combine(sums.get());
+  }
   ranks.collect(routed);
 }
 
@@ -215,6 +223,7 @@ void decode(const Model& model, const Decode& step, float* logits, int32_t* load
     rms_norm(x.get(), hidden, layer.attention_norm, c.num_rows, hidden, model.eps, normed.get(), hidden);
     std::visit([&](const auto& attention) { attend(c, attention, normed.get(), caches, x.get()); }, layer.attention);
     caches += std::holds_alternative<Mla>(layer.attention) ? 1 : 2;
+    if (step.after_attention) step.after_attention(&layer - model.layers.data());
     rms_norm(x.get(), hidden, layer.ffn_norm, c.num_rows, hidden, model.eps, normed.get(), hidden);
     if (const Moe* moe = std::get_if<Moe>(&layer.ffn)) {
       feed_forward(c, *moe, normed.get(), x.get(), loads);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <variant>
 #include <vector>
 
@@ -71,7 +72,8 @@ struct Model {
   Matrix head;
 };
 
-// A step of decodes. tokens: one each. caches: of each layer its tensors one after the other (latents, or keys and
+// A step. tokens: one each, of rows as long as `paged.lengths` says with it. Several of one row may be in a step, in
+// order: KV is written before it is read. caches: of each layer its tensors one after the other (latents, or keys and
 // values). sampled: the decodes whose logits are wanted.
 struct Decode {
   const int32_t* tokens;
@@ -80,6 +82,7 @@ struct Decode {
   const int32_t* sampled;
   int64_t num_sampled;
   int num_threads;
+  std::function<void(int64_t)> after_attention;  // told the number of each layer whose KV is written; or empty
 };
 
 // logits [sampled, vocabulary]. loads int32 [layers with experts, E]: how many tokens each expert got.

@@ -8,10 +8,13 @@
 
 namespace rackscale {
 
+// Every element of a product is summed in one order, whatever the number of rows, of threads, or the path taken: from the
+// first k to the last, in stretches of kDepth, each summed by itself. So a row's result does not depend on its company.
+
 constexpr int64_t kRows = 4;     // of the input, that share one pass over a weight
 constexpr int64_t kVectors = 4;  // of a weight's columns: 4 x 4 sums stay in registers
 constexpr int64_t kColumns = kVectors * kLanes;
-constexpr int64_t kDepth = 128;     // of a weight, that are widened at once: 32 KiB
+constexpr int64_t kDepth = 128;  // of a weight, that are summed, and where it pays widened, at once: 32 KiB
 constexpr int64_t kAskedTogether = 2;  // log2 of the groups of rows that share the asking for the next kDepth rows
 
 // From so many rows on that pays: bf16 is widened once and not once for every kRows rows; fp32 is only brought
@@ -52,27 +55,7 @@ template <typename W, int64_t R, int64_t V, bool Asks>
 RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                            bool add, int64_t n, const Ahead& ahead) {
   f32x16 total[R][V] = {};
-  int64_t k = 0;
-  if constexpr (R * V <= 8) {  // too few sums to hide a multiply-add's latency: twice as many, over every other k
-    f32x16 other[R][V] = {};
-    for (; k + 2 <= depth; k += 2) {
-      if constexpr (Asks) {
-        ahead.ask(k);
-        ahead.ask(k + 1);
-      }
-      for (int64_t v = 0; v < V; ++v) {
-        const W* row = weight + k * columns + n + v * kLanes;
-        const f32x16 first = load(row), second = load(row + columns);
-        for (int64_t r = 0; r < R; ++r) {
-          total[r][v] += first * rows.in[r][k];
-          other[r][v] += second * rows.in[r][k + 1];
-        }
-      }
-    }
-    for (int64_t r = 0; r < R; ++r)
-      for (int64_t v = 0; v < V; ++v) total[r][v] += other[r][v];
-  }
-  for (; k < depth; ++k) {
+  for (int64_t k = 0; k < depth; ++k) {
     if constexpr (Asks) ahead.ask(k);
     f32x16 w[V];
     for (int64_t v = 0; v < V; ++v) w[v] = load(weight + k * columns + n + v * kLanes);
@@ -94,6 +77,15 @@ template <typename W, int64_t R>
 RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                             bool add, int64_t from, int64_t to, Ahead& ahead) {
   int64_t n = from;
+  if constexpr (R == 1)  // too few sums to hide a multiply-add's latency: twice as many columns
+    for (; n + 2 * kColumns <= to; n += 2 * kColumns) {
+      if (ahead.at) {
+        tile<W, R, 2 * kVectors, true>(rows, depth, weight, columns, bias, add, n, ahead);
+        ahead.pass(depth);
+      } else {
+        tile<W, R, 2 * kVectors, false>(rows, depth, weight, columns, bias, add, n, ahead);
+      }
+    }
   for (; n + kColumns <= to; n += kColumns) {
     if (ahead.at) {
       tile<W, R, kVectors, true>(rows, depth, weight, columns, bias, add, n, ahead);
@@ -155,9 +147,12 @@ RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_ro
                               int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
                               int64_t from, int64_t to) {
   if (num_rows < kPackedRows<W>) {
-    for (int64_t n = from; n < to; n += kColumns)
-      rows_times(in, in_stride, num_rows, depth, weight, columns, bias, add, out, out_stride, n,
-                 std::min(n + kColumns, to), Ahead::rows_of(weight + n + kColumns, columns), 1);
+    const int64_t step = num_rows == 1 ? 2 * kColumns : kColumns;
+    for (int64_t n = from; n < to; n += step)
+      for (int64_t k = 0; k < depth; k += kDepth)
+        rows_times(in + k, in_stride, num_rows, std::min(kDepth, depth - k), weight + k * columns, columns,
+                   k == 0 ? bias : nullptr, add || k > 0, out, out_stride, n, std::min(n + step, to),
+                   Ahead::rows_of(weight + k * columns + n + step, columns), 1);
     return;
   }
   alignas(64) float packed[kDepth * kColumns];

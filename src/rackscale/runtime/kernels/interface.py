@@ -4,6 +4,7 @@ Axes: T tokens, D decodes, A heads, G heads of keys, H hidden, E experts, K expe
 W = R + rope width, N head width, M layers with experts.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 from torch import Tensor
@@ -15,13 +16,17 @@ from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
+AfterLayer = Callable[[int], None]
+
 
 class Decoder(Protocol):
-    """A whole model in one call, for steps that have nothing but decodes."""
+    """A whole model in one call."""
 
-    def __call__(self, batch: Batch, cache: KvCache) -> tuple[Tensor, Tensor]:
+    def __call__(
+        self, batch: Batch, cache: KvCache, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Logits [S, V] of the batch's sampled tokens, and how many tokens each expert got, [M, E] in int32.
-        Writes the tokens' KV."""
+        Writes the tokens' KV; after_layer is told the number of each layer whose KV is written."""
         ...
 
 

@@ -1,5 +1,6 @@
 """A whole model in one call into C++ (csrc/layers.cpp)."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -7,6 +8,7 @@ from rackscale.runtime import _native
 from rackscale.runtime.batch import Batch
 from rackscale.runtime.comm.shared_memory import SharedAllToAll
 from rackscale.runtime.kernels.descriptors import Descriptors
+from rackscale.runtime.kernels.interface import AfterLayer
 from rackscale.runtime.kernels.weights import Linear, MlaWeights, ModelWeights, MoeWeights
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.rope import Rope
@@ -53,21 +55,24 @@ class NativeDecoder:
         self._loads_shape = (len(moes), moes[0].spec.router.num_experts if moes else 0)
         self._vocab_size = weights.head.weight.shape[1]
 
-    def __call__(self, batch: Batch, cache: KvCache) -> tuple[Tensor, Tensor]:
-        """In fp32."""
-        decodes = batch.decodes
+    def __call__(
+        self, batch: Batch, cache: KvCache, after_layer: AfterLayer | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """In fp32. A chunk's tokens are rows like others, each as long as its row is with it: so a token's
+        result depends neither on its company nor on how its sequence is cut into steps."""
         logits_SV = torch.empty(len(batch.sampled), self._vocab_size)
         loads_ME = torch.zeros(self._loads_shape, dtype=torch.int32)
         self._model.decode(
             batch.tokens,
-            decodes.rows,
-            decodes.lengths,
-            decodes.table,
-            decodes.block_size,
+            batch.row_of,
+            batch.position_of + np.int32(1),
+            cache.table,
+            cache.block_size,
             [part.data_ptr() for layer in cache.layers for part in layer],
             batch.sampled,
             logits_SV.data_ptr(),
             loads_ME.data_ptr(),
             torch.get_num_threads(),
+            after_layer,
         )
         return logits_SV, loads_ME

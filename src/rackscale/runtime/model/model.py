@@ -18,6 +18,7 @@ from rackscale.runtime.kernels import (
     MlpWeights,
     ModelWeights,
 )
+from rackscale.runtime.kernels.interface import AfterLayer
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
 from rackscale.runtime.model.gqa import Gqa, load_gqa, share_gqa
@@ -27,7 +28,6 @@ from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
 
 Progress = Callable[[int, int], None]
-AfterLayer = Callable[[int], None]
 
 
 def _no_progress(_done: int, _total: int) -> None:
@@ -157,8 +157,8 @@ class Model:
         """Logits of the batch's sampled tokens in fp32, [S, V]. Leaves in `loads_ME` how many tokens each
         expert of each layer with experts got, in int32. after_layer: told the number of each layer whose KV
         is written."""
-        if self._decoder is not None and not batch.chunks and after_layer is None:
-            logits_SV, self.loads_ME = self._decoder(batch, cache)
+        if self._decoder is not None:
+            logits_SV, self.loads_ME = self._decoder(batch, cache, after_layer)
             return logits_SV
         x_TH = self.weights.embed[batch.token_ids].to(self.loaded.dtype)
         for number, (layer, layer_cache) in enumerate(zip(self.layers, cache.layers, strict=True)):
