@@ -123,9 +123,10 @@ def test_streams_go_on_with_the_same_tokens(rack, undisturbed, target, how):
     wait_until(lambda: whole(rack), "all ranks")
     streams = Streams(rack)
     assert streams.flows.wait(20)
-    # The only prompt is computed by now: what stops in the prefill pool is found by the next one.
+    # The only prompt is computed by now: what stops in the prefill pool is found by the next one that is too
+    # long for the decode pool.
     pid = hit(rack, target, how)
-    probe = rack.complete(prompt="No one who had ever", max_tokens=2)
+    probe = rack.complete(prompt=[pid % 2000 + 2, *range(2, 902)], max_tokens=2)
     assert probe.status == 200
     assert same(streams.answers(), undisturbed)
     assert streams.longest_gap_s < MOST_S + (HANG_LIMIT_S + 1.0 if how is signal.SIGSTOP else 0.0)

@@ -1,6 +1,5 @@
 """Whatever the layout, clients see the same."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -62,8 +61,8 @@ def test_other_layouts(layout, bundled_model, tmp_path, alone):
         if layout == "72 mixed":
             assert len({rank["pid"] for rank in ranks}) == 72
             assert memory_mib(server.process.pid) < MAX_MIB
-        shared = set(os.listdir("/dev/shm"))
-    assert set(os.listdir("/dev/shm")) <= shared
+        shared = set(Path("/dev/shm").iterdir())
+    assert set(Path("/dev/shm").iterdir()) <= shared
 
 
 def memory_mib(pid):

@@ -70,7 +70,7 @@ def test_blocks_of_a_client_that_is_gone_are_free_at_once(server):
     cancelled = 'rackscale_requests_ended_total{reason="cancelled"}'
     with server.stream(max_tokens=1000) as chunks:
         next(chunks)
-        assert server.metric("rackscale_kv_blocks_used") > 0
+        wait_until(lambda: server.metric("rackscale_kv_blocks_used") > 0, "used blocks")
     wait_until(lambda: server.metric("rackscale_kv_blocks_used") == 0, "free blocks")
     assert server.metric("rackscale_requests_running") == 0
     assert server.metric(cancelled) >= 1
@@ -89,7 +89,7 @@ def test_a_client_that_goes_without_reading_anything(server):
 
 @pytest.fixture(scope="module")
 def small_server(bundled_model, tmp_path_factory):
-    options = ["--max-waiting", "2", "--max-running", "1", "--json"]
+    options = ["--mixed", "1", "--max-waiting", "2", "--max-running", "1", "--json"]
     with serving(bundled_model, tmp_path_factory.mktemp("small"), *options) as server:
         yield server
 

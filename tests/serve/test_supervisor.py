@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -288,7 +289,8 @@ def test_descriptors_are_held_back():
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     taken = []
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+        highest = max(int(entry.name) for entry in Path("/proc/self/fd").iterdir())
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, highest + 64), hard))
         with suppress(OSError):
             while True:
                 taken.append(os.open(os.devnull, os.O_RDONLY))
