@@ -6,7 +6,7 @@ of a stream (a chunk leaves every 20 ms at most, with all tokens since the last 
 at the engine, from its log. Then KV: bytes per second of a move between two ranks' caches, beside a plain
 copy of as many bytes.
 
-    python bench/disaggregation.py [--rounds 5] [--seconds 10] [--streams 8] [--long 900] [--out FILE]
+    python bench/disaggregation.py [--rounds 5] [--seconds 10] [--streams 8] [--long 1000] [--out FILE]
 """
 
 import argparse
@@ -230,7 +230,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--streams", type=int, default=8)
-    parser.add_argument("--long", type=int, default=900)
+    parser.add_argument("--long", type=int, default=1000)
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     torch.set_num_threads(1)

@@ -35,6 +35,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results" / "serve.json"
 PACKAGES = ("rackscale", "ai-dynamo-runtime", "torch", "transformers")
 PROMPT = 32  # tokens
+LAYOUT = ("--mixed", "1")  # one rank beside one process of transformers
 
 Prompts = list[list[int]]
 
@@ -150,16 +151,29 @@ def prompts_of(vocab_size: int, count: int, *, seed: str) -> Prompts:
 async def start_times(options: argparse.Namespace, session: aiohttp.ClientSession) -> list[float]:
     times = []
     for _ in range(options.rounds):
-        async with serving(options.model, session) as server:
+        async with serving(options.model, session, *LAYOUT) as server:
             times.append(server.ready_s)
     return times
 
 
+NAMES = {"engine_process": "engine", "rank_host": "host"}
+
+
 def memory_of(server: Server) -> list[Memory]:
-    """Of the server's process and of its children."""
-    paths = Path(f"/proc/{server.pid}/task").glob("*/children")
-    children = [int(pid) for path in paths for pid in path.read_text(encoding="utf-8").split()]
-    return [memory("engine and frontend", server.pid), *(memory("rank", pid) for pid in children)]
+    """Of the server's process and of all that come from it."""
+    return [memory("gateway, frontend, desk", server.pid), *below(server.pid, "")]
+
+
+def below(pid: int, parent: str) -> list[Memory]:
+    """Of a process' children and theirs; what a host has forked is a rank."""
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, path.read_text(encoding="utf-8").split()):
+            words = Path(f"/proc/{child}/cmdline").read_text(encoding="utf-8")
+            known = next((name for module, name in NAMES.items() if module in words), "other")
+            name = "rank" if parent == "host" else known
+            found += [memory(name, child), *below(child, name)]
+    return found
 
 
 def memory(name: str, pid: int) -> Memory:
@@ -197,7 +211,7 @@ async def run(options: argparse.Namespace) -> None:
     async with aiohttp.ClientSession(
         connector=connector, timeout=aiohttp.ClientTimeout(total=None)
     ) as session:
-        async with serving(options.model, session) as server:
+        async with serving(options.model, session, *LAYOUT) as server:
             lines = [
                 await measure(server, session, reference, streams, options)
                 for streams in map(int, options.streams.split(","))

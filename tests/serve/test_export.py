@@ -308,9 +308,7 @@ KEYS = st.text(max_size=80)  # YAML has a limit of 1,024 characters, escaped, fo
 leaves = (
     st.none() | st.booleans() | st.integers() | st.text() | st.sampled_from(["yes", "a: b\nc", "a\nb\n", "~"])
 )
-values = st.recursive(
-    leaves, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=20
-)
+values = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(KEYS, inner), max_leaves=20)
 
 
 @given(documents=st.lists(st.dictionaries(KEYS, values, min_size=1), min_size=1, max_size=3))

@@ -28,7 +28,7 @@ from rackscale.runtime.transfer.choose import ChosenTransfer
 from rackscale.runtime.transfer.shared_memory import SharedTransfer
 from rackscale.runtime.transfer.split import KvSplit
 from rackscale.runtime.transfer.transfer import Transfer
-from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, share_heads
+from rackscale.specs import DeploymentSpec, GroupSpec, MoeSpec, Role, share_heads
 
 if TYPE_CHECKING:
     from torch.distributed import ProcessGroup
@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from rackscale.runtime.network import Network
     from rackscale.runtime.transfer.wire import Caller
 
+PREFILL_NICENESS = (
+    10  # where cores are shared, those who read tokens come before those who wait for their first
+)
 NOBODY_TO_MEET = Meet(addresses=())
 TRANSFER_SHARE = 0.25  # of the time after which a rank counts as hanging: it may take three times its limit
 
@@ -140,6 +143,8 @@ class HostModel:
 
     def be_rank(self, connection: socket.socket, group: GroupId, rank: RankId) -> None:
         """In a child: be that rank until the engine is gone."""
+        if self._group(group).role is Role.PREFILL:
+            os.nice(PREFILL_NICENESS)
         torch.set_num_threads(self._num_threads)
         run_rank(connection, lambda stream: self.make_rank(group, rank, self._meet(stream, group)))
 
