@@ -233,7 +233,9 @@ def test_the_decode_pool_is_lost_with_room_that_nobody_writes_to():
 
 def test_sums_over_ranks():
     world = World(small(num_ranks=3))
+    assert world.engine.is_idle
     world.arrive("a")
+    assert not world.engine.is_idle
     assert world.stats().num_blocks == 3 * 40
     assert world.stats().num_running == 1
     assert world.stats().num_preempted == 0

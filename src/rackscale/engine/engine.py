@@ -241,6 +241,11 @@ class Engine:
         """Accepted requests that have no row."""
         return sum(rank.num_waiting for group in self._groups for rank in group.ranks)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no accepted request lives."""
+        return not self._rank_of
+
     def stats(self) -> EngineStats:
         """What the engine holds right now. Changes nothing."""
         return EngineStats(groups=tuple(group.stats() for group in self._groups))

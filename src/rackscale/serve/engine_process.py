@@ -30,6 +30,7 @@ from rackscale.serve.engine_messages import (
     HostHangs,
     HostJoined,
     Progress,
+    Said,
     Snapshot,
     Started,
     Submit,
@@ -104,7 +105,7 @@ class EngineProcess(FleetEvents):
         self._fleet = Fleet(load, token, configure.num_hosts, configure.start_limit_s, self)
         journal = PrefixJournal() if configure.kv_events else None
         engine, log = build(deployment, journal), _open_log(configure.log)
-        self._driver = Driver(engine, self._fleet, self._observer, self.server.send, log, journal)
+        self._driver = Driver(engine, self._fleet, self._observer, self._say, log, journal)
         for work in (self._listen(configure.addresses, self._fleet), self._fleet.watch(), self._snapshots()):
             self._tasks.append(asyncio.ensure_future(self._guard(work)))
 
@@ -123,13 +124,23 @@ class EngineProcess(FleetEvents):
             self.fail()
             raise
 
+    def _say(self, said: Said) -> None:
+        """What clients have to hear; and, where nobody is left, that it is so: whoever has the last answer
+        finds nothing running in the metrics."""
+        self.server.send(said)
+        if self._known_driver.engine.is_idle:
+            self._send_snapshot()
+
     async def _snapshots(self) -> None:
+        while True:
+            self._send_snapshot()
+            await asyncio.sleep(SNAPSHOT_S)
+
+    def _send_snapshot(self) -> None:
         assert self._fleet is not None, "configured"
         assert self._observer is not None, "configured"
-        while True:
-            stats = self._known_driver.engine.stats()
-            self.server.send(Snapshot(stats=stats, rack=self._observer.look(stats, self._fleet)))
-            await asyncio.sleep(SNAPSHOT_S)
+        stats = self._known_driver.engine.stats()
+        self.server.send(Snapshot(stats=stats, rack=self._observer.look(stats, self._fleet)))
 
     def group_up(self, group: GroupId) -> None:
         assert self._fleet is not None, "configured"
