@@ -3,7 +3,8 @@
 from rackscale.core import RankPlan, RankResult, StepPlan, column, encode_msgpack
 from rackscale.runtime.answer import RankAnswer
 from rackscale.runtime.messages import Answered, Hello, Load
-from rackscale.serve.fleet import Fleet, FleetEvents
+from rackscale.serve.fleet import Fleet
+from rackscale.serve.fleet_events import FleetEvents
 from rackscale.specs import DeploymentSpec, GroupSpec, Role
 
 TOKEN = "token"

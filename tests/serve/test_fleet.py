@@ -22,7 +22,8 @@ from rackscale.runtime.messages import (
     Ready,
     StartGroup,
 )
-from rackscale.serve.fleet import CLOSE_LIMIT_S, LOAD_LIMITS, MAX_FAILURES, State
+from rackscale.serve.group import CLOSE_LIMIT_S, MAX_FAILURES, State
+from rackscale.serve.host_link import LOAD_LIMITS
 from rackscale.specs import Role
 
 LOADED = Loaded(kernels="native", num_threads=1, num_weight_bytes=1)

@@ -65,7 +65,7 @@ class Tokenizer:
             value, ensure_ascii=False, **kwargs
         )
         environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)  # noqa: DTZ005 (local time)
         specials = {name: self._special(name) for name in SPECIAL_TOKENS}
         try:
             return environment.from_string(self._template).render(

@@ -29,7 +29,7 @@ def evaluate(
     Example: rackscale evaluate models/austen-moe --text models/heldout.txt
     """
     from rackscale.runtime.local import LocalOptions, open_rank  # noqa: PLC0415 (loads torch)
-    from rackscale.runtime.score import score  # noqa: PLC0415
+    from rackscale.runtime.score import score  # noqa: PLC0415 (loads torch)
 
     content = _read(text)
     checkpoint, deployment, rank = open_rank(

@@ -135,7 +135,7 @@ class HostModel:
         if not self._load.hosts:
             return ""
         from rackscale.runtime.network import Network  # noqa: PLC0415 (torch.distributed takes its time)
-        from rackscale.runtime.transfer.wire import Caller  # noqa: PLC0415
+        from rackscale.runtime.transfer.wire import Caller  # noqa: PLC0415 (the same)
 
         self._network = Network(connection.getsockname()[0])
         self._caller = Caller(group=group, rank=rank, incarnation=incarnation)
@@ -200,7 +200,7 @@ class HostModel:
         if self._network is None or self._caller is None:
             return near
         from rackscale.runtime.transfer.gloo import GlooTransfer  # noqa: PLC0415 (see `open_network`)
-        from rackscale.runtime.transfer.inbox import Inbox  # noqa: PLC0415
+        from rackscale.runtime.transfer.inbox import Inbox  # noqa: PLC0415 (the same)
 
         limit_s = self._load.hang_limit_s * TRANSFER_SHARE
         inbox = Inbox(self._network, layers, limit_s)

@@ -227,7 +227,7 @@ def run_host(options: HostOptions, *, once: bool) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "FATAL")  # we tell ourselves what fails on the network
     ours, theirs = socket.socketpair()
     ours.setblocking(False)  # noqa: FBT003 (the socket's way)
-    theirs.setblocking(False)  # noqa: FBT003
+    theirs.setblocking(False)  # noqa: FBT003 (the same)
     with ours, theirs:
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)

@@ -36,7 +36,8 @@ from rackscale.serve.engine_messages import (
     Submit,
     ToEngine,
 )
-from rackscale.serve.fleet import Fleet, FleetEvents
+from rackscale.serve.fleet import Fleet
+from rackscale.serve.fleet_events import FleetEvents
 from rackscale.serve.observer import Observer
 from rackscale.serve.peer import Peer, listen
 

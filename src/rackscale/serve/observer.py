@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from rackscale.core import Emit, Finish, PlaceExperts, RankId, Refuse, StepPlan
 from rackscale.engine import EngineStats, GroupStats
 from rackscale.runtime.answer import RankAnswer
-from rackscale.serve.fleet import Fleet, Group, State
+from rackscale.serve.fleet import Fleet
+from rackscale.serve.group import Group, State
 from rackscale.serve.rack_state import (
     ExpertsView,
     GroupView,
