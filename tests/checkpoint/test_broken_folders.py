@@ -108,12 +108,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], tuple[str, ...]]] = {
     ),
     "epsilon is endless": (lambda f: set_config(f, rms_norm_eps=10**400), ("rms_norm_eps", "config.json")),
     "quantised": (
-        lambda f: set_config(f, quantization_config={"quant_method": "modelopt", "quant_algo": "NVFP4"}),
-        ("quantization_config", "modelopt", "config.json"),
+        lambda f: set_config(f, quantization_config={"quant_method": "gptq", "bits": 4}),
+        ("quantization_config", "gptq", "config.json"),
     ),
     "quantised, says a side file": (
-        lambda f: (f / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "NVFP4"}}'),
-        ("hf_quant_config.json",),
+        lambda f: (f / "hf_quant_config.json").write_text('{"quantization": {"quant_algo": "W4A8_AWQ"}}'),
+        ("hf_quant_config.json", "W4A8_AWQ"),
     ),
     "config is no JSON": (lambda f: (f / "config.json").write_text("{'a': 1}"), ("config.json",)),
     "config is a list": (lambda f: (f / "config.json").write_text("[]"), ("config.json",)),

@@ -1,15 +1,14 @@
 """A checkpoint's weights, by role."""
 
 import mmap
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from rackscale.checkpoint.codecs import Packed, Plain
 from rackscale.checkpoint.generation import GenerationDefaults
 from rackscale.checkpoint.metadata import Metadata, open_metadata
-from rackscale.checkpoint.roles import Source
 from rackscale.checkpoint.safetensors_file import TensorEntry
 from rackscale.checkpoint.tokenizer import Tokenizer
 from rackscale.specs import ModelSpec
@@ -27,7 +26,7 @@ class Checkpoint:
 
     def __init__(self, metadata: Metadata) -> None:
         self.metadata = metadata
-        self._map = lru_cache(maxsize=None)(_map_file)
+        self._maps: dict[Path, mmap.mmap] = {}
 
     @property
     def path(self) -> Path:
@@ -57,15 +56,33 @@ class Checkpoint:
         }
 
     def tensor(self, role: str) -> Tensor:
-        """The role's tensor, decoded, matrices as [out, in]. Not to be written to."""
-        decoded = self.metadata.codec.decode(self.parts(role))
-        return _select(decoded, self.metadata.sources[role])
+        """The role's tensor, decoded, matrices as [out, in]. Not to be written to.
+
+        Exact: fp32 where the format is packed. Raises SpecError where scales are not finite."""
+        source = self.metadata.sources[role]
+        return self.metadata.scheme.codec(source.tensor).decode(self.parts(role), source)
+
+    def packed(self, role: str) -> Packed | None:
+        """The role's matrix [out, in] as it is packed, or None where it is not. Not to be written to.
+
+        Raises SpecError naming the tensor where scales are negative or not finite."""
+        source = self.metadata.sources[role]
+        codec = self.metadata.scheme.codec(source.tensor)
+        return None if isinstance(codec, Plain) else codec.packed(self.parts(role), source)
+
+    def forget_pages(self) -> None:
+        """Give back the memory of pages that have been read: they are the file's, and are read again when
+        they are needed. Whoever has copied weights calls it, so that memory holds them once."""
+        for mapped in self._maps.values():
+            mapped.madvise(mmap.MADV_DONTNEED)
 
     def _read(self, entry: TensorEntry) -> Tensor:
         dtype = TORCH_DTYPES[entry.dtype]
         if entry.start == entry.end:
             return torch.empty(entry.shape, dtype=dtype)
-        mapped = self._map(entry.file)
+        mapped = self._maps.get(entry.file)
+        if mapped is None:
+            mapped = self._maps[entry.file] = _map_file(entry.file)
         count = (entry.end - entry.start) // dtype.itemsize
         if entry.start % dtype.itemsize:
             copied = bytearray(mapped[entry.start : entry.end])
@@ -78,14 +95,6 @@ def _map_file(path: Path) -> mmap.mmap:
     """The file, shared with whoever maps it too; a page would be copied if it were written to."""
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-
-
-def _select(tensor: Tensor, source: Source) -> Tensor:
-    if source.expert is not None:
-        tensor = tensor[source.expert]
-    if source.columns != "all":
-        tensor = tensor[..., 0 if source.columns == "even" else 1 :: 2]
-    return tensor.mT if source.transposed else tensor
 
 
 def open_checkpoint(path: Path | str, *, tokenizer_required: bool = True) -> Checkpoint:

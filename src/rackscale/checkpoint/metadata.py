@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rackscale.checkpoint.codecs import Codec, Part, detect
+from rackscale.checkpoint.codecs import Part, Scheme, detect
 from rackscale.checkpoint.families import family_of
 from rackscale.checkpoint.fields import Fields
 from rackscale.checkpoint.generation import GenerationDefaults, read_generation
@@ -19,11 +19,12 @@ from rackscale.specs import ModelSpec
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metadata:
-    """sources: by role. tensors: by name, as the files' headers have them."""
+    """scheme: which tensor is in which format. sources: by role. tensors: by name, as the files' headers have
+    them."""
 
     path: Path
     spec: ModelSpec
-    codec: Codec
+    scheme: Scheme
     sources: dict[str, Source]
     tensors: dict[str, TensorEntry]
     tokenizer: Tokenizer | None
@@ -37,7 +38,8 @@ class Metadata:
 
     def parts(self, source: Source) -> tuple[Part, ...]:
         """What the source's tensor is made of in the files."""
-        return self.codec.parts(source.tensor, source.shape)
+        parts = self.scheme.codec(source.tensor).parts(source)
+        return tuple(part for part in parts if not part.optional or part.tensor in self.tensors)
 
 
 def open_metadata(path: Path, *, tokenizer_required: bool = True) -> Metadata:
@@ -52,17 +54,17 @@ def open_metadata(path: Path, *, tokenizer_required: bool = True) -> Metadata:
     family = family_of(config)
     spec = family.read(config)
     check_sizes(spec, config.path)
-    codec = detect(config)
     tensors = read_tensors(path)
+    scheme = detect(config, tensors)
     checked: dict[str, Source] = {}
     for role, source in sources(spec, family.names):
-        for part in codec.parts(source.tensor, source.shape):
+        for part in scheme.codec(source.tensor).parts(source):
             _check(part, tensors, path)
         checked[role] = source
     return Metadata(
         path=path,
         spec=spec,
-        codec=codec,
+        scheme=scheme,
         sources=checked,
         tensors=tensors,
         tokenizer=read_tokenizer(path, required=tokenizer_required),
@@ -73,11 +75,13 @@ def open_metadata(path: Path, *, tokenizer_required: bool = True) -> Metadata:
 def _check(part: Part, tensors: Mapping[str, TensorEntry], folder: Path) -> None:
     entry = tensors.get(part.tensor)
     if entry is None:
+        if part.optional:
+            return
         raise SpecError(
             f"{folder} lacks tensor {part.tensor!r}",
             hint="config.json asks for it; are the two of one model?",
         )
-    if entry.shape != part.shape:
+    if entry.shape != part.shape and not (part.shape == () and entry.shape == (1,)):
         raise SpecError(
             f"tensor {part.tensor!r} in {entry.file} has shape {list(entry.shape)},"
             f" and config.json makes it {list(part.shape)}",

@@ -1,38 +1,80 @@
 """The one interface of all formats.
 
-A codec answers three questions about a logical tensor: which tensors of the files it is made of, what
-these must look like, and what it is in numbers. The first two are asked when a checkpoint is opened, from
-headers alone and without torch; the last one when weights are loaded. A kernel that computes on the packed
-form takes the parts as they are, through `Checkpoint.parts`.
+A codec answers four questions about a logical tensor: which tensors of the files it is made of, what
+these must look like, what it is in numbers, and what it is in packed form. The first two are asked when a
+checkpoint is opened, from headers alone and without torch; the others when weights are loaded.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from rackscale.checkpoint.codecs.packed import Packed
+from rackscale.checkpoint.roles import Source
+from rackscale.core import SpecError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+SCALAR = frozenset({"F32"})
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+
+@dataclass(frozen=True, slots=True)
 class Part:
     """One tensor of the files. role: what it is to the codec ("weight", "scale", ...). dtypes: those
-    that it may have, as safetensors spells them."""
+    that it may have, as safetensors spells them. A shape of () may be (1,) in the files. optional: the
+    tensor may be absent."""
 
     role: str
     tensor: str
     shape: tuple[int, ...]
     dtypes: frozenset[str]
+    optional: bool = False
+
+
+Parts = Mapping[str, "Tensor"]
 
 
 class Codec(Protocol):
-    """A format, stateless but for what config.json says of it."""
+    """A format, without state. parts: what `parts` lists of the source, by role, optional ones if there."""
 
-    def parts(self, tensor: str, shape: tuple[int, ...]) -> tuple[Part, ...]:
-        """What the logical tensor of that name and shape is made of."""
+    def parts(self, source: Source) -> tuple[Part, ...]:
+        """What the source's tensor is made of. Raises SpecError where the format cannot hold the shape."""
         ...
 
-    def decode(self, parts: Mapping[str, "Tensor"]) -> "Tensor":
-        """The logical tensor, of the shape that was asked for. parts: by their role.
+    def decode(self, parts: Parts, source: Source) -> "Tensor":
+        """What the source selects, exactly; fp32 where the format is packed.
         Raises SpecError where the content is invalid (a scale that is not finite)."""
         ...
+
+    def packed(self, parts: Parts, source: Source) -> Packed | None:
+        """What the source selects in packed form, or None where the format has none. Raises as `decode`."""
+        ...
+
+
+class Scheme(Protocol):
+    """A checkpoint's formats: the codec of each of its tensors."""
+
+    def codec(self, tensor: str, /) -> Codec:
+        """The codec of a logical tensor ("model.layers.0.mlp.up_proj.weight")."""
+        ...
+
+
+def module_of(tensor: str) -> str:
+    """The name of the module whose weight the tensor is."""
+    return tensor.removesuffix(".weight")
+
+
+def rows_and_columns(source: Source, group: int, name: str) -> tuple[int, int]:
+    """The matrix's sizes. Raises SpecError where it is no matrix, or its columns are no whole groups."""
+    if len(source.shape) != 2 or source.shape[1] % group:
+        raise SpecError(
+            f"tensor {source.tensor!r} is of shape {list(source.shape)} and packed as {name}",
+            hint=f"{name} is for matrices whose columns are a multiple of {group}",
+        )
+    return source.shape[0], source.shape[1]
+
+
+def bad_scale(tensor: str, what: str) -> SpecError:
+    """The error for a scale that no writer may write."""
+    return SpecError(f"{tensor!r} {what}", hint="the file is damaged, or was written wrongly; get another")

@@ -1,0 +1,52 @@
+"""NVFP4 as NVIDIA's ModelOpt exports it.
+
+weight uint8 [N, K / 2], weight_scale e4m3 [N, K / 16], weight_scale_2 and input_scale fp32: a value is
+e2m1(code) * (weight_scale * weight_scale_2), the scales multiplied first, in fp32.
+"""
+
+from typing import TYPE_CHECKING
+
+from rackscale.checkpoint.codecs.codec import SCALAR, Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.packed import Format, Packed
+from rackscale.checkpoint.codecs.scales import check_e4m3, positive, positive_or_none
+from rackscale.checkpoint.roles import Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BLOCK = 16
+CODES = frozenset({"U8"})
+SCALES = frozenset({"F8_E4M3"})
+
+
+class Nvfp4ModelOpt:
+    """See the module."""
+
+    def parts(self, source: Source) -> tuple[Part, ...]:
+        """Codes, scales of blocks, the tensor's scale; the scale of its inputs if it was measured."""
+        rows, columns = rows_and_columns(source, BLOCK, Format.NVFP4)
+        module = module_of(source.tensor)
+        return (
+            Part("weight", source.tensor, (rows, columns // 2), CODES),
+            Part("scale", f"{module}.weight_scale", (rows, columns // BLOCK), SCALES),
+            Part("tensor_scale", f"{module}.weight_scale_2", (), SCALAR),
+            Part("input_scale", f"{module}.input_scale", (), SCALAR, optional=True),
+        )
+
+    def decode(self, parts: Parts, source: Source) -> "Tensor":
+        """fp32."""
+        from rackscale.checkpoint.numerics import nvfp4  # noqa: PLC0415 (loads torch)
+
+        packed = self.packed(parts, source)
+        return nvfp4.decode(packed.codes, packed.scales, parts["tensor_scale"])
+
+    def packed(self, parts: Parts, source: Source) -> Packed:
+        """The codes and scales as they are in the files."""
+        module = module_of(source.tensor)
+        return Packed(
+            format=Format.NVFP4,
+            codes=parts["weight"],
+            scales=check_e4m3(parts["scale"], f"{module}.weight_scale"),
+            tensor_scale=positive(parts["tensor_scale"], f"{module}.weight_scale_2"),
+            input_scale=positive_or_none(parts.get("input_scale"), f"{module}.input_scale"),
+        )

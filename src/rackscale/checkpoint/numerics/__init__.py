@@ -1,0 +1,1 @@
+"""What the formats' codes and scales are in numbers, and how matrices are rounded to them. Loads torch."""
