@@ -11,14 +11,17 @@ from rackscale.checkpoint.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from rackscale.checkpoint.checkpoint import Checkpoint, open_checkpoint
+    from rackscale.checkpoint.conversion import dequantize, quantize
 
 __all__ = [
     "Checkpoint",
     "GenerationDefaults",
     "Metadata",
     "Tokenizer",
+    "dequantize",
     "open_checkpoint",
     "open_metadata",
+    "quantize",
 ]
 
 
@@ -28,4 +31,8 @@ def __getattr__(name: str) -> Any:
         from rackscale.checkpoint import checkpoint  # noqa: PLC0415 (loads torch)
 
         return getattr(checkpoint, name)
+    if name in {"dequantize", "quantize"}:
+        from rackscale.checkpoint import conversion  # noqa: PLC0415 (loads torch)
+
+        return getattr(conversion, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

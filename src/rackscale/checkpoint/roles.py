@@ -10,16 +10,15 @@ layers.N.shared.{gate,up,down}   layers.N.experts.E.{gate,up,down}, _bias
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec, MoeSpec, QkNorm
 
 Shape = tuple[int, ...]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Source:
+class Source(NamedTuple):
     """The tensor that a role is read from, and the part of it.
 
     shape: of the whole tensor. expert: its index along the first axis. columns: which part of the last
@@ -70,8 +69,7 @@ def sources(spec: ModelSpec, names: Names) -> Iterator[tuple[str, Source]]:
     yield "head", _plain(head, spec.vocab_size, spec.hidden)
     for number, layer in enumerate(spec.layers):
         for role, source in _layer(spec, layer, names):
-            tensor = f"model.layers.{number}.{source.tensor}"
-            yield f"layers.{number}.{role}", replace(source, tensor=tensor)
+            yield f"layers.{number}.{role}", source._replace(tensor=f"model.layers.{number}.{source.tensor}")
 
 
 def _plain(tensor: str, *shape: int) -> Source:
@@ -174,8 +172,8 @@ def _fused_expert(
     gate_up_bias = Source(tensor=f"{prefix}.gate_up_proj_bias", shape=(experts, 2 * width), expert=expert)
     halves: tuple[tuple[str, Literal["even", "odd"]], ...] = (("gate", "even"), ("up", "odd"))
     for part, columns in halves:
-        yield f"{role}.{part}", replace(gate_up, columns=columns)
-        yield f"{role}.{part}_bias", replace(gate_up_bias, columns=columns)
+        yield f"{role}.{part}", gate_up._replace(columns=columns)
+        yield f"{role}.{part}_bias", gate_up_bias._replace(columns=columns)
     down = f"{prefix}.down_proj"
     yield (
         f"{role}.down",

@@ -6,10 +6,9 @@ the header; `data_offset` and the offsets say where the rest is.
 
 import json
 import struct
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rackscale.core import SpecError
 
@@ -22,8 +21,7 @@ BITS_OF_DTYPE = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TensorEntry:
+class TensorEntry(NamedTuple):
     """Where a tensor is. start and end: bytes from the file's beginning."""
 
     file: Path
@@ -68,22 +66,23 @@ def _entry(path: Path, name: str, value: object, first: int, size: int) -> Tenso
             f"tensor {name!r} in {path} has an entry that contradicts itself",
             hint="the file is damaged; download it again",
         )
-    start, end = (first + offset for offset in offsets)
+    start, end = first + offsets[0], first + offsets[1]
     if end > size:
         raise SpecError(
             f"tensor {name!r} reaches beyond the end of {path}",
             hint="the file is truncated; download it again",
         )
-    return TensorEntry(file=path, name=name, dtype=dtype, shape=tuple(shape), start=start, end=end)
+    return TensorEntry(path, name, dtype, tuple(shape), start, end)
 
 
 def _is_sane(dtype: Any, shape: Any, offsets: Any) -> bool:
     """Whether the three are of their types, and the bytes are as many as the shape says."""
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or len(numbers) > MAX_DIMS:
-            return False
-        if not all(type(n) is int and n >= 0 for n in numbers):
-            return False
-    if not isinstance(dtype, str) or dtype not in BITS_OF_DTYPE or len(offsets) != len(("start", "end")):
+    if type(dtype) is not str or type(shape) is not list or type(offsets) is not list:
         return False
-    return bool(offsets[1] - offsets[0] == prod(shape) * BITS_OF_DTYPE[dtype] // 8)
+    bits = BITS_OF_DTYPE.get(dtype)
+    if bits is None or len(shape) > MAX_DIMS or len(offsets) != len(("start", "end")):
+        return False
+    for number in (*shape, *offsets):
+        if type(number) is not int or number < 0:
+            return False
+    return bool(offsets[1] - offsets[0] == prod(shape) * bits // 8)

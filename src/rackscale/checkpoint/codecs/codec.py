@@ -6,8 +6,7 @@ checkpoint is opened, from headers alone and without torch; the others when weig
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from rackscale.checkpoint.codecs.packed import Packed
 from rackscale.checkpoint.roles import Source
@@ -16,11 +15,11 @@ from rackscale.core import SpecError
 if TYPE_CHECKING:
     from torch import Tensor
 
-SCALAR = frozenset({"F32"})
+FP32 = frozenset({"F32"})
+UINT8 = frozenset({"U8"})
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One tensor of the files. role: what it is to the codec ("weight", "scale", ...). dtypes: those
     that it may have, as safetensors spells them. A shape of () may be (1,) in the files. optional: the
     tensor may be absent."""

@@ -6,7 +6,7 @@ e2m1(code) * (weight_scale * weight_scale_2), the scales multiplied first, in fp
 
 from typing import TYPE_CHECKING
 
-from rackscale.checkpoint.codecs.codec import SCALAR, Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.codec import FP32, UINT8, Part, Parts, module_of, rows_and_columns
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.checkpoint.codecs.scales import check_e4m3, positive, positive_or_none
 from rackscale.checkpoint.roles import Source
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 BLOCK = 16
-CODES = frozenset({"U8"})
-SCALES = frozenset({"F8_E4M3"})
+E4M3 = frozenset({"F8_E4M3"})
 
 
 class Nvfp4ModelOpt:
@@ -27,10 +26,10 @@ class Nvfp4ModelOpt:
         rows, columns = rows_and_columns(source, BLOCK, Format.NVFP4)
         module = module_of(source.tensor)
         return (
-            Part("weight", source.tensor, (rows, columns // 2), CODES),
-            Part("scale", f"{module}.weight_scale", (rows, columns // BLOCK), SCALES),
-            Part("tensor_scale", f"{module}.weight_scale_2", (), SCALAR),
-            Part("input_scale", f"{module}.input_scale", (), SCALAR, optional=True),
+            Part("weight", source.tensor, (rows, columns // 2), UINT8),
+            Part("scale", f"{module}.weight_scale", (rows, columns // BLOCK), E4M3),
+            Part("tensor_scale", f"{module}.weight_scale_2", (), FP32),
+            Part("input_scale", f"{module}.input_scale", (), FP32, optional=True),
         )
 
     def decode(self, parts: Parts, source: Source) -> "Tensor":

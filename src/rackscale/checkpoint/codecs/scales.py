@@ -25,6 +25,11 @@ def positive_or_none(scale: "Tensor | None", name: str) -> float | None:
     return None if scale is None else positive(scale, name)
 
 
+def reciprocal(scale: "Tensor", name: str) -> float:
+    """1 / a tensor of one number. Raises SpecError unless it is finite and above 0."""
+    return 1 / positive(scale, name)
+
+
 def check_e4m3(scales: "Tensor", name: str) -> "Tensor":
     """The bits of E4M3 scales, uint8. Raises SpecError where one is NaN or negative."""
     bits = as_bytes(scales)

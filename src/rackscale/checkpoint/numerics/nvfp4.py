@@ -33,3 +33,41 @@ def _floats(scales: Tensor) -> Tensor:
 def _scaled(codes: Tensor, scales: Tensor) -> Tensor:
     values = e2m1.values_of(codes)
     return (values.view(*scales.shape, BLOCK) * scales[..., None]).view(values.shape)
+
+
+def tensor_scale(weight: Tensor) -> Tensor:
+    """weight_scale_2, fp32: the largest magnitude / 2688. All zeros: 1, so that scales stay finite."""
+    largest = weight.float().abs().amax()
+    return torch.where(largest > 0, largest / SPAN, 1.0)
+
+
+def encode(weight: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Codes uint8 [N, K / 2], scales e4m3 [N, K / 16] and the tensor's scale of a finite matrix, as ModelOpt
+    rounds. scale: the tensor's where others share it (gate and up; query, key and value).
+    """
+    scale = tensor_scale(weight) if scale is None else scale
+    blocks = weight.float().unflatten(-1, (-1, BLOCK))
+    wanted = blocks.abs().amax(-1) / (e2m1.LARGEST * scale)
+    wanted = torch.where(wanted == 0, 1.0, wanted).clamp(SMALLEST_SCALE, LARGEST_SCALE)
+    scales = wanted.to(torch.float8_e4m3fn)
+    return _codes(blocks, scales.float() * scale), scales, scale
+
+
+def encode_compressed_tensors(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same with a global scale [1], 2688 / the largest magnitude, as compressed-tensors rounds: the
+    scales' first divisions are in the weight's dtype, and a block's scale of zero becomes 0.125.
+    """
+    blocks = weight.unflatten(-1, (-1, BLOCK))
+    largest = blocks.abs().amax(-1)
+    whole = largest.amax().clamp(min=torch.finfo(weight.dtype).tiny)
+    scale = torch.nan_to_num(SPAN / whole, nan=1.0, posinf=1.0).float().reshape(1)
+    wanted = scale * (largest / torch.tensor(e2m1.LARGEST, dtype=weight.dtype))
+    scales = wanted.clamp(max=LARGEST_SCALE).to(torch.float8_e4m3fn).float()
+    scales = torch.where(scales == 0, 0.125, scales)
+    return _codes(blocks, scales / scale), scales.to(torch.float8_e4m3fn), scale
+
+
+def _codes(blocks: Tensor, scales: Tensor) -> Tensor:
+    scaled = blocks / scales[..., None]
+    nibbles = e2m1.nearest_even(scaled.abs()) | (scaled < 0).to(torch.uint8) << 3
+    return e2m1.pack(nibbles.flatten(-2))
