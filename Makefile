@@ -1,6 +1,6 @@
 # Two commands matter: `make serve` and `make test`. Each does its own set-up.
 .DELETE_ON_ERROR:
-.PHONY: setup serve test check lint types layers dead bench chaos docs clean
+.PHONY: setup serve test check lint types layers dead bench bench-engines real-sizes chaos docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,6 +44,12 @@ bench: setup
 	$(BIN)/python bench/expert_parallel.py
 	$(BIN)/python bench/balancing.py
 	$(BIN)/python bench/disaggregation.py
+
+bench-engines: setup
+	$(BIN)/python bench/engines.py --activations int8 --profile $(ARGS)
+
+real-sizes: setup
+	$(BIN)/python bench/real_sizes.py --activations int8 $(ARGS)
 
 chaos: setup
 	PYTHONPATH=tests/serve OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --requests 10000 --kills 200 $(ARGS)
