@@ -43,7 +43,7 @@ def engine(name: str, cache: Cache, options: argparse.Namespace) -> Peer:
     if name in OWN:
         activations = name.removeprefix("rackscale").removeprefix("-") or options.activations
         own = Options(activations=activations, profile=options.profile)
-        return Rackscale(cache, layers, own, options.model)
+        return Rackscale(name, cache, layers, own, options.model)
     if name in FORMATS:
         return LlamaCpp(cache, layers, name)
     return {"vllm": Vllm, "transformers": Transformers}[name](cache, layers)

@@ -19,6 +19,7 @@ TARGETS = ("llama-batched-bench", "llama-quantize")
 LINEAR = r"attn_(q|k|v|output)\."
 EXPERTS = "ffn_.*_exps"
 CONTEXT_STEP = 256
+ATTEMPTS = 3  # its log is not flushed when it ends, so that on a busy machine last lines are lost
 
 
 def _types(name: str) -> tuple[str, ...]:
@@ -81,13 +82,17 @@ class LlamaCpp:
             self._build / "bin" / "llama-batched-bench",
             *("-m", self._file, "-c", str(-(-room // CONTEXT_STEP) * CONTEXT_STEP)),
             *("-t", str(work.threads), "-tb", str(work.threads), "--output-format", "jsonl"),
+            *("--perf", "-lv", "4"),  # it says how long it loaded
             *("-npp", ",".join(map(str, prompts)), "-ntg", str(tokens)),
             *("-npl", ",".join(map(str, batches))),
         )
-        text, peak = watched(command, {})
-        load = re.search(r"load time = +([0-9.]+) ms", text)
-        rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-        return rows, float(load.group(1)) / 1e3 if load else 0.0, peak
+        for _ in range(ATTEMPTS):
+            text, peak = watched(command, {})
+            load = re.search(r"load time = +([0-9.]+) ms", text)
+            rows = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+            if load and len(rows) == len(prompts) * len(batches):
+                return rows, float(load.group(1)) / 1e3, peak
+        raise MissingError(f"{self.name} lost lines {ATTEMPTS} times")
 
     def drop_source(self) -> None:
         """Delete the file that formats are made from: it is as large as the checkpoint."""

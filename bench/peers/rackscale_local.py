@@ -30,8 +30,10 @@ class Rackscale:
 
     heavy = False
 
-    def __init__(self, cache: Cache, num_layers: int, options: Options, model: Path | None = None) -> None:
-        self.name = "rackscale" if options.activations == "auto" else f"rackscale {options.activations}"
+    def __init__(
+        self, name: str, cache: Cache, num_layers: int, options: Options, model: Path | None = None
+    ) -> None:
+        self.name = name
         self.weights = "nvfp4" if model is None else model.name
         self._cache, self._num_layers, self._options, self._model = cache, num_layers, options, model
 
