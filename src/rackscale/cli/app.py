@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rackscale import __version__
-from rackscale.cli import evaluate, export, frontend, generate, host, replay, serve, top
+from rackscale.cli import evaluate, export, frontend, generate, host, quantize, replay, serve, top
 from rackscale.core import RackscaleError
 
 EXIT_USAGE = 2
@@ -30,6 +30,7 @@ for verb in (
     frontend.frontend,
     generate.generate,
     evaluate.evaluate,
+    quantize.quantize,
     export.export,
     replay.replay,
     top.top,
