@@ -38,3 +38,9 @@ def make_folder(tmp_path: Path, golden_logits: Path, tiny_tokenizer: Path) -> Ma
         return folder
 
     return make
+
+
+@pytest.fixture(scope="session")
+def golden_nvfp4() -> Path:
+    """Vectors of low-bit formats, and whole models that ModelOpt exported."""
+    return Path(__file__).parents[1] / "golden" / "nvfp4"

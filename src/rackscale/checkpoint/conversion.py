@@ -51,10 +51,10 @@ def dequantize(tensors: Mapping[str, Tensor], format: str = "nvfp4") -> Tensor: 
         tensors = {"weight_packed": tensors["blocks"].flatten(-2), "weight_scale": tensors["scales"]}
     codec, codes, codes_a_column = DECODERS[format]
     shape = tuple(_get(tensors, codes).shape) or (0,)
-    source = Source(tensor=".weight", shape=(*shape[:-1], shape[-1] * codes_a_column))
+    source = Source(tensor="weight", shape=(*shape[:-1], shape[-1] * codes_a_column))
     parts = {}
     for part in codec.parts(source):
-        name = part.tensor.removeprefix(".")
+        name = part.tensor
         if part.optional and name not in tensors:
             continue
         tensor = parts[part.role] = _get(tensors, name)

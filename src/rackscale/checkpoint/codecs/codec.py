@@ -59,9 +59,9 @@ class Scheme(Protocol):
         ...
 
 
-def module_of(tensor: str) -> str:
-    """The name of the module whose weight the tensor is."""
-    return tensor.removesuffix(".weight")
+def beside(weight: str, name: str) -> str:
+    """The name of what lies beside a weight: "a.weight_scale" beside "a.weight"."""
+    return weight.removesuffix("weight") + name
 
 
 def rows_and_columns(source: Source, group: int, name: str) -> tuple[int, int]:

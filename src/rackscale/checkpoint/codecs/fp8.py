@@ -8,7 +8,7 @@ smaller. Source: README_WEIGHTS.md of deepseek-ai/DeepSeek-V3.
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rackscale.checkpoint.codecs.codec import Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.codec import Part, Parts, beside, rows_and_columns
 from rackscale.checkpoint.codecs.nvfp4_modelopt import E4M3
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.checkpoint.codecs.scales import as_bytes, check_floats
@@ -33,7 +33,7 @@ class Fp8Blocks:
         blocks = (-(-rows // BLOCK), -(-columns // BLOCK))
         return (
             Part("weight", source.tensor, (rows, columns), E4M3),
-            Part("scale", f"{module_of(source.tensor)}.{self.scale}", blocks, SCALES),
+            Part("scale", beside(source.tensor, self.scale), blocks, SCALES),
         )
 
     def decode(self, parts: Parts, source: Source) -> "Tensor":
@@ -44,6 +44,6 @@ class Fp8Blocks:
 
     def packed(self, parts: Parts, source: Source) -> Packed:
         """The bits of the weights, and the scales in fp32."""
-        name = f"{module_of(source.tensor)}.{self.scale}"
+        name = beside(source.tensor, self.scale)
         scales = check_floats(parts["scale"].float(), name)
         return Packed(format=Format.FP8, codes=as_bytes(parts["weight"]), scales=scales)

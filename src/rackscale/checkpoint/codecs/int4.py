@@ -6,7 +6,7 @@ weight_shape, the two numbers N and K. A value is q * weight_scale.
 
 from typing import TYPE_CHECKING
 
-from rackscale.checkpoint.codecs.codec import Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.codec import Part, Parts, beside, rows_and_columns
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.checkpoint.codecs.scales import as_bytes, check_floats
 from rackscale.checkpoint.roles import Source
@@ -28,11 +28,10 @@ class Int4Group32:
     def parts(self, source: Source) -> tuple[Part, ...]:
         """Codes, scales of groups, the shape before it was packed."""
         rows, columns = rows_and_columns(source, GROUP, Format.INT4)
-        module = module_of(source.tensor)
         return (
-            Part("weight", f"{module}.weight_packed", (rows, columns // CODES_A_WORD), CODES),
-            Part("scale", f"{module}.weight_scale", (rows, columns // GROUP), SCALES),
-            Part("shape", f"{module}.weight_shape", (2,), SHAPES, optional=True),
+            Part("weight", beside(source.tensor, "weight_packed"), (rows, columns // CODES_A_WORD), CODES),
+            Part("scale", beside(source.tensor, "weight_scale"), (rows, columns // GROUP), SCALES),
+            Part("shape", beside(source.tensor, "weight_shape"), (2,), SHAPES, optional=True),
         )
 
     def decode(self, parts: Parts, source: Source) -> "Tensor":
@@ -44,15 +43,15 @@ class Int4Group32:
 
     def packed(self, parts: Parts, source: Source) -> Packed:
         """The words as bytes (they are little-endian), so that the even column is in the low nibble."""
-        module = module_of(source.tensor)
         shape = parts.get("shape")
         if shape is not None and (said := tuple(shape.tolist())) != source.shape:
+            name = beside(source.tensor, "weight_shape")
             raise SpecError(
-                f"'{module}.weight_shape' is {list(said)}, and config.json makes it {list(source.shape)}",
+                f"{name!r} is {list(said)}, and config.json makes it {list(source.shape)}",
                 hint="the two are not of one model",
             )
         return Packed(
             format=Format.INT4,
             codes=as_bytes(parts["weight"]),
-            scales=check_floats(parts["scale"], f"{module}.weight_scale"),
+            scales=check_floats(parts["scale"], beside(source.tensor, "weight_scale")),
         )

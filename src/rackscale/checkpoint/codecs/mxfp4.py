@@ -8,7 +8,7 @@ A value is e2m1(code) * 2 ** (scale - 127).
 
 from typing import TYPE_CHECKING
 
-from rackscale.checkpoint.codecs.codec import UINT8, Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.codec import UINT8, Part, Parts, beside, rows_and_columns
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.checkpoint.codecs.scales import check_e8m0
 from rackscale.checkpoint.roles import Source
@@ -26,10 +26,9 @@ class Mxfp4:
     def parts(self, source: Source) -> tuple[Part, ...]:
         """Codes and exponents of blocks."""
         rows, columns = rows_and_columns(source, BLOCK, Format.MXFP4)
-        module = module_of(source.tensor)
         return (
-            Part("weight", f"{module}.weight_packed", (rows, columns // 2), UINT8),
-            Part("scale", f"{module}.weight_scale", (rows, columns // BLOCK), UINT8),
+            Part("weight", beside(source.tensor, "weight_packed"), (rows, columns // 2), UINT8),
+            Part("scale", beside(source.tensor, "weight_scale"), (rows, columns // BLOCK), UINT8),
         )
 
     def decode(self, parts: Parts, source: Source) -> "Tensor":
@@ -38,7 +37,7 @@ class Mxfp4:
 
     def packed(self, parts: Parts, source: Source) -> Packed:
         """The codes and exponents as they are in the files."""
-        scales = check_e8m0(parts["scale"], f"{module_of(source.tensor)}.weight_scale")
+        scales = check_e8m0(parts["scale"], beside(source.tensor, "weight_scale"))
         return Packed(format=Format.MXFP4, codes=parts["weight"], scales=scales)
 
 

@@ -6,7 +6,7 @@ e2m1(code) * (weight_scale * weight_scale_2), the scales multiplied first, in fp
 
 from typing import TYPE_CHECKING
 
-from rackscale.checkpoint.codecs.codec import FP32, UINT8, Part, Parts, module_of, rows_and_columns
+from rackscale.checkpoint.codecs.codec import FP32, UINT8, Part, Parts, beside, rows_and_columns
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.checkpoint.codecs.scales import check_e4m3, positive, positive_or_none
 from rackscale.checkpoint.roles import Source
@@ -24,12 +24,11 @@ class Nvfp4ModelOpt:
     def parts(self, source: Source) -> tuple[Part, ...]:
         """Codes, scales of blocks, the tensor's scale; the scale of its inputs if it was measured."""
         rows, columns = rows_and_columns(source, BLOCK, Format.NVFP4)
-        module = module_of(source.tensor)
         return (
             Part("weight", source.tensor, (rows, columns // 2), UINT8),
-            Part("scale", f"{module}.weight_scale", (rows, columns // BLOCK), E4M3),
-            Part("tensor_scale", f"{module}.weight_scale_2", (), FP32),
-            Part("input_scale", f"{module}.input_scale", (), FP32, optional=True),
+            Part("scale", beside(source.tensor, "weight_scale"), (rows, columns // BLOCK), E4M3),
+            Part("tensor_scale", beside(source.tensor, "weight_scale_2"), (), FP32),
+            Part("input_scale", beside(source.tensor, "input_scale"), (), FP32, optional=True),
         )
 
     def decode(self, parts: Parts, source: Source) -> "Tensor":
@@ -41,11 +40,10 @@ class Nvfp4ModelOpt:
 
     def packed(self, parts: Parts, source: Source) -> Packed:
         """The codes and scales as they are in the files."""
-        module = module_of(source.tensor)
         return Packed(
             format=Format.NVFP4,
             codes=parts["weight"],
-            scales=check_e4m3(parts["scale"], f"{module}.weight_scale"),
-            tensor_scale=positive(parts["tensor_scale"], f"{module}.weight_scale_2"),
-            input_scale=positive_or_none(parts.get("input_scale"), f"{module}.input_scale"),
+            scales=check_e4m3(parts["scale"], beside(source.tensor, "weight_scale")),
+            tensor_scale=positive(parts["tensor_scale"], beside(source.tensor, "weight_scale_2")),
+            input_scale=positive_or_none(parts.get("input_scale"), beside(source.tensor, "input_scale")),
         )

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rackscale.checkpoint.codecs.codec import Codec, module_of
+from rackscale.checkpoint.codecs.codec import Codec, beside
 from rackscale.checkpoint.codecs.fp8 import Fp8Blocks
 from rackscale.checkpoint.codecs.int4 import Int4Group32
 from rackscale.checkpoint.codecs.mxfp4 import FusedMxfp4, Mxfp4
@@ -48,7 +48,7 @@ class ModelOptScheme:
         entry = self.tensors.get(tensor)
         if entry is None or entry.dtype != "U8":
             return PLAIN
-        scaling = f"{module_of(tensor)}.pre_quant_scale"
+        scaling = beside(tensor, "pre_quant_scale")
         if scaling in self.tensors:
             raise SpecError(
                 f"tensor {scaling!r} in {entry.file} scales the inputs of a layer",
@@ -66,15 +66,14 @@ class CompressedTensorsScheme:
 
     def codec(self, tensor: str, /) -> Codec:
         """By the names and dtypes that are there. Raises SpecError where the config has no such format."""
-        module = module_of(tensor)
-        packed = self.tensors.get(f"{module}.weight_packed")
+        packed = self.tensors.get(beside(tensor, "weight_packed"))
         if packed is None:
             entry = self.tensors.get(tensor)
             blocks = entry is not None and entry.dtype == "F8_E4M3" and Format.FP8 in self.formats
             return COMPRESSED_TENSORS[Format.FP8] if blocks else PLAIN
         if packed.dtype == "I32":
             form = Format.INT4
-        elif Format.MXFP4 in self.formats and f"{module}.weight_global_scale" not in self.tensors:
+        elif Format.MXFP4 in self.formats and beside(tensor, "weight_global_scale") not in self.tensors:
             form = Format.MXFP4
         else:
             form = Format.NVFP4
