@@ -140,7 +140,8 @@ def _only_best_groups(choice_TE: Tensor, router: RouterSpec) -> Tensor:
     return groups_TGE.masked_fill(dropped_TG[..., None], -torch.inf).flatten(1)
 
 
-def _expert(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
+def expert_inner(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
+    """What an expert multiplies with its last matrix, [rows, width]."""
     inner = rows @ experts.gate_up[expert].to(rows.dtype)
     if experts.gate_up_bias is not None:
         inner = inner + experts.gate_up_bias[expert].to(rows.dtype)
@@ -148,9 +149,12 @@ def _expert(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
     if experts.clamped:
         gate = gate.clamp(max=experts.moe.swiglu_limit)
         up = up.clamp(-experts.moe.swiglu_limit, experts.moe.swiglu_limit)
-        inner = gate * torch.sigmoid(experts.moe.swiglu_alpha * gate) * (up + 1)
-    else:
-        inner = F.silu(gate) * up
+        return gate * torch.sigmoid(experts.moe.swiglu_alpha * gate) * (up + 1)
+    return F.silu(gate) * up
+
+
+def _expert(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
+    inner = expert_inner(rows, expert, experts)
     out = inner @ experts.down[expert].to(rows.dtype)
     if experts.down_bias is not None:
         out = out + experts.down_bias[expert].to(rows.dtype)
