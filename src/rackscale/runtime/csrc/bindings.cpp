@@ -193,12 +193,14 @@ void bind_operations(nb::module_& m) {
 
 }  // namespace
 
+void bind_packed(nb::module_& m);
 void bind_ranks(nb::module_& m);
 void bind_team(nb::module_& m);
 
 NB_MODULE(_native, m) {
   m.doc() = "C++ kernels; see rackscale.runtime.kernels.native for what each takes.";
   bind_weights(m);
+  bind_packed(m);
   bind_ranks(m);
   bind_team(m);
   bind_layers(m);

@@ -40,7 +40,6 @@ struct PackedExperts {
 };
 
 int64_t tile_bytes(Format format, int64_t depth);
-int64_t num_tiles(const Packed& packed);
 
 // out [rows, columns] = in [rows, depth] times the weight (+ bias) (+ out where `add`); rows begin every in_stride and
 // out_stride floats.
