@@ -10,7 +10,7 @@ from rackscale.core import Arrive, Request, RequestId, Seconds
 from rackscale.engine import build, entry_line, header_line
 from rackscale.specs import DeploymentSpec, GroupSpec
 
-VERBS = ["serve", "host", "frontend", "generate", "evaluate", "export", "replay", "top"]
+VERBS = ["serve", "host", "frontend", "generate", "evaluate", "quantize", "export", "replay", "top"]
 
 
 def run(capsys, *words):

@@ -95,10 +95,10 @@ RACKSCALE_INLINE void scale_blocks(float* most, int64_t num_blocks, float tensor
 
 // Eight numbers to four bytes, ties to the even code.
 RACKSCALE_INLINE void encode_half(f32x8 weight, float divisor, uint8_t* codes) {
-  const f32x8 scaled = magnitude(weight / divisor);
+  const f32x8 quotient = weight / divisor, scaled = magnitude(quotient);
   const i32x8 code = -((scaled > 0.25f) + (scaled >= 0.75f) + (scaled > 1.25f) + (scaled >= 1.75f) +
                        (scaled > 2.5f) + (scaled >= 3.5f) + (scaled > 5.0f));
-  const u32x8 signed_code = as<u32x8>(code | ((weight < 0.0f) & 8));
+  const u32x8 signed_code = as<u32x8>(code | ((quotient < 0.0f) & 8));
   u32x8 nibbles = signed_code << kNibbles;
   nibbles |= __builtin_shufflevector(nibbles, nibbles, 4, 5, 6, 7, 0, 1, 2, 3);
   nibbles |= __builtin_shufflevector(nibbles, nibbles, 2, 3, 0, 1, 6, 7, 4, 5);

@@ -1,0 +1,421 @@
+"""A whole checkpoint into a format: as ModelOpt exports it, whatever dies meanwhile, in little memory."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from folders import set_config
+from packing import is_expert, pack, rewrite_weights
+from safetensors.torch import load_file
+
+from rackscale.checkpoint import dequantize, open_checkpoint, quantize
+from rackscale.checkpoint.codecs import Format, Packed
+from rackscale.checkpoint.quantizer import (
+    Options,
+    OutputFormat,
+    RoundedEncoder,
+    Scope,
+    SearchEncoder,
+    groups_of,
+    open_job,
+    quantize_packed,
+)
+from rackscale.checkpoint.quantizer.layouts import Entry
+from rackscale.checkpoint.quantizer.shard_file import ShardFile
+from rackscale.core import SpecError
+
+SCALES = (".weight_scale", ".weight_scale_2", ".input_scale")
+FORMATS = [OutputFormat.NVFP4_COMPRESSED_TENSORS, OutputFormat.INT4, OutputFormat.MXFP4, OutputFormat.FP8]
+
+
+def run(source, target, *, encoder=None, num_threads=2, **options):
+    with open_job(Path(source), target, Options(**options)) as job:
+        return job.run(encoder, num_threads=num_threads)
+
+
+def tensors_of(folder):
+    tensors = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        if file.name != "golden.safetensors":
+            tensors |= load_file(file)
+    return tensors
+
+
+def same(left, right):
+    return left.dtype == right.dtype and torch.equal(
+        left.reshape(-1).view(torch.uint8), right.reshape(-1).view(torch.uint8)
+    )
+
+
+def files_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Measured:
+    """Stands in for calibration: the scales of inputs that ModelOpt measured."""
+
+    def __init__(self, golden):
+        self.tensors = tensors_of(golden)
+        self.sources = open_checkpoint(golden, tokenizer_required=False).metadata.sources
+
+    def encode(self, roles, _weights):
+        return tuple(
+            Packed(
+                format=Format.NVFP4,
+                codes=torch.empty(0),
+                scales=torch.empty(0),
+                input_scale=self.tensors[
+                    self.sources[role].tensor.removesuffix(".weight") + ".input_scale"
+                ].item(),
+            )
+            for role in roles
+        )
+
+
+def test_routed_experts_are_byte_for_byte_modelopts_export(golden_nvfp4, tmp_path):
+    golden = golden_nvfp4 / "tiny_deepseek_v3_nvfp4"
+    result = run(
+        golden_nvfp4 / "tiny_deepseek_v3_bf16",
+        tmp_path / "out",
+        encoder=RoundedEncoder(Measured(golden)),
+        calibration="as ModelOpt's",
+    )
+    expected, actual = tensors_of(golden), tensors_of(tmp_path / "out")
+    assert actual.keys() == expected.keys()
+    assert all(same(actual[name], expected[name]) for name in expected)
+    assert result.tensors == sum(tensor.dtype == torch.uint8 for tensor in expected.values())
+    assert result.bytes_after == sum(tensor.nbytes for tensor in actual.values())
+
+
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_all_matrices_are_byte_for_byte_modelopts_export(golden_nvfp4, tmp_path, calibrated):
+    golden = golden_nvfp4 / "tiny_qwen3_moe_nvfp4"
+    source = tmp_path / "source"
+    shutil.copytree(golden_nvfp4 / "tiny_qwen3_moe_bf16", source)
+    # ModelOpt left the head out, and so does a model whose head is its embedding.
+    weights = load_file(source / "model.safetensors")
+    head = weights.pop("lm_head.weight")
+    rewrite_weights(source, weights)
+    set_config(source, tie_word_embeddings=True)
+    options = {"scope": Scope.LINEAR, "calibration": "ModelOpt's" if calibrated else None}
+    run(source, tmp_path / "out", encoder=RoundedEncoder(Measured(golden)) if calibrated else None, **options)
+    expected, actual = tensors_of(golden), tensors_of(tmp_path / "out")
+    expected = {name: tensor for name, tensor in expected.items() if calibrated or "input_scale" not in name}
+    actual["lm_head.weight"] = head
+    assert actual.keys() == expected.keys()
+    assert all(same(actual[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize(("model", "scope"), [("deepseek_v3", Scope.EXPERTS), ("qwen3_moe", Scope.LINEAR)])
+def test_config_fields_are_those_of_modelopts_export(golden_nvfp4, tmp_path, model, scope):
+    golden = golden_nvfp4 / f"tiny_{model}_nvfp4"
+    source = tmp_path / "source"
+    shutil.copytree(golden_nvfp4 / f"tiny_{model}_bf16", source)
+    tied = scope == Scope.LINEAR
+    if tied:
+        set_config(source, tie_word_embeddings=True)
+    out = tmp_path / "out"
+    run(source, out, encoder=RoundedEncoder(Measured(golden)), calibration="ModelOpt's", scope=scope)
+    for name in ("config.json", "hf_quant_config.json"):
+        expected, actual = (json.loads((folder / name).read_bytes()) for folder in (golden, out))
+        for value in (expected, actual):
+            producer = value.get("quantization_config", value).pop("producer")
+            assert set(producer) == {"name", "version"}
+        if tied and name == "config.json":
+            expected["tie_word_embeddings"] = True
+        assert actual == expected
+    assert (out / "generation_config.json").read_bytes() == (golden / "generation_config.json").read_bytes()
+
+
+def test_without_calibration_it_is_for_weights_alone(golden_nvfp4, tmp_path):
+    run(golden_nvfp4 / "tiny_deepseek_v3_bf16", tmp_path / "out")
+    config = json.loads((tmp_path / "out" / "config.json").read_bytes())["quantization_config"]
+    assert config["quant_algo"] == "W4A16_NVFP4"
+    assert "input_activations" not in config["config_groups"]["group_0"]
+    checkpoint = open_checkpoint(tmp_path / "out", tokenizer_required=False)
+    assert checkpoint.packed("layers.1.experts.0.gate").input_scale is None
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("scope", list(Scope))
+def test_other_formats_are_read_back_as_their_reference_rounds(make_folder, tmp_path, form, scope):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    result = run(source, out, form=form, scope=scope)
+    before, after = open_checkpoint(source), open_checkpoint(out)
+    name = "mxfp4-compressed-tensors" if form == OutputFormat.MXFP4 else form.value
+    error = square = 0.0
+    for role in before.metadata.sources:
+        weight, packed = before.tensor(role), after.packed(role)
+        if packed is None:
+            assert torch.equal(after.tensor(role), weight)
+            continue
+        assert packed.format == form.packed
+        if form != OutputFormat.NVFP4_COMPRESSED_TENSORS:  # scales are ModelOpt's there, and shared
+            assert torch.equal(after.tensor(role), dequantize(quantize(weight, name), name))
+        error += (after.tensor(role).double() - weight.double()).square().sum().item()
+        square += weight.double().square().sum().item()
+    assert result.mse_relative == pytest.approx(error / square, rel=1e-4)
+    assert after.packed("layers.1.experts.0.down") is not None
+    assert (after.packed("layers.1.shared.down") is not None) == (scope == Scope.LINEAR)
+    assert after.packed("layers.1.router") is after.packed("embed") is None
+
+
+def test_compressed_tensors_hold_the_numbers_of_modelopts_format(make_folder, tmp_path):
+    source = make_folder("deepseek_v3")
+    run(source, tmp_path / "a")
+    run(source, tmp_path / "b", form=OutputFormat.NVFP4_COMPRESSED_TENSORS)
+    a, b = open_checkpoint(tmp_path / "a"), open_checkpoint(tmp_path / "b")
+    for role in a.metadata.sources:
+        torch.testing.assert_close(a.tensor(role), b.tensor(role), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("form", ["deepseek fp8", "compressed-tensors int4", "modelopt"])
+def test_what_is_packed_is_decoded_first(make_folder, tmp_path, form):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    pack(source, form, lambda name: is_expert(name) or name.endswith("o_proj.weight"))
+    run(source, out, form=OutputFormat.NVFP4)
+    before, after = open_checkpoint(source), open_checkpoint(out)
+    gate, up = (before.tensor(f"layers.1.experts.3.{part}") for part in ("gate", "up"))
+    amax = max(gate.abs().max().item(), up.abs().max().item())
+    for weight, part in ((gate, "gate"), (up, "up")):
+        expected = quantize_packed(weight, amax)
+        packed = after.packed(f"layers.1.experts.3.{part}")
+        assert torch.equal(packed.codes, expected.codes)
+        assert packed.tensor_scale == expected.tensor_scale
+    assert after.packed("layers.1.attn.o") is None
+    dtype = after.tensor("layers.1.attn.o").dtype
+    assert torch.equal(after.tensor("layers.1.attn.o"), before.tensor("layers.1.attn.o").to(dtype))
+
+
+def test_search_errs_less(make_folder, tmp_path):
+    source = make_folder("deepseek_v3")
+    rounded = run(source, tmp_path / "rounded")
+    searched = run(source, tmp_path / "searched", encoder=SearchEncoder(), method="search")
+    assert 0 < searched.mse_relative < 0.95 * rounded.mse_relative
+
+
+def test_bytes_do_not_depend_on_threads(make_folder, tmp_path):
+    source = make_folder("deepseek_v3")
+    results = [run(source, tmp_path / f"{n}", num_threads=n, shard_bytes=100_000) for n in (1, 4)]
+    assert results[0] == results[1]
+    assert files_of(tmp_path / "1") == files_of(tmp_path / "4")
+
+
+def test_shards_are_small_and_listed(make_folder, tmp_path):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    run(source, out, shard_bytes=40_000)
+    index = json.loads((out / "model.safetensors.index.json").read_bytes())
+    shards = sorted(path.name for path in out.glob("*.safetensors"))
+    assert len(shards) > 4
+    assert shards[0] == f"model-00001-of-{len(shards):05}.safetensors"
+    tensors = tensors_of(out)
+    assert index["weight_map"].keys() == tensors.keys()
+    assert index["metadata"]["total_size"] == sum(tensor.nbytes for tensor in tensors.values())
+    assert open_checkpoint(out).packed("layers.1.experts.0.down") is not None
+    assert not list(tmp_path.glob("*.partial"))
+
+
+MEMORY = """
+import resource, sys
+from pathlib import Path
+from rackscale.checkpoint.quantizer import Options, open_job
+with open_job(Path(sys.argv[1]), Path(sys.argv[2]), Options()) as job:
+    job.run(num_threads=2)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+WIDTH, HIDDEN, EXPERTS = 4096, 8192, 5
+OLMOE = {
+    "architectures": ["OlmoeForCausalLM"],
+    "hidden_size": HIDDEN,
+    "intermediate_size": WIDTH,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 64,
+    "num_experts": EXPERTS,
+    "num_experts_per_tok": 2,
+    "hidden_act": "silu",
+    "max_position_embeddings": 64,
+    "rms_norm_eps": 1e-5,
+    "tie_word_embeddings": True,
+    "vocab_size": 16,
+    "dtype": "bfloat16",
+}
+
+
+def test_memory_holds_two_of_the_largest_tensor_and_a_gibibyte(tmp_path):
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "config.json").write_text(json.dumps(OLMOE))
+    layer = "model.layers.0"
+    shapes = {"model.embed_tokens.weight": (16, HIDDEN), "model.norm.weight": (HIDDEN,)}
+    for norm in ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm"):
+        shapes[f"{layer}.{norm}.weight"] = (HIDDEN,)
+    shapes |= {f"{layer}.self_attn.{part}_proj.weight": (HIDDEN, HIDDEN) for part in "qkvo"}
+    shapes[f"{layer}.mlp.gate.weight"] = (EXPERTS, HIDDEN)
+    for expert in range(EXPERTS):
+        for part, shape in (("gate", (WIDTH, HIDDEN)), ("up", (WIDTH, HIDDEN)), ("down", (HIDDEN, WIDTH))):
+            shapes[f"{layer}.mlp.experts.{expert}.{part}_proj.weight"] = shape
+    entries = [Entry(name, "BF16", shape) for name, shape in shapes.items()]
+    with ShardFile(source / "model.safetensors", entries) as file:
+        file.finish()  # a sparse file: zeros that no disk holds
+    command = [sys.executable, "-c", MEMORY, str(source), str(tmp_path / "out")]
+    peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    largest = max(entry.num_bytes for entry in entries)
+    assert peak < 2 * largest + 2**30 < sum(entry.num_bytes for entry in entries)
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from rackscale.checkpoint.quantizer import Options, open_job
+source, target, last = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+calls = 0
+def count(num_bytes):
+    global calls
+    calls += 1
+    if calls == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+with open_job(source, target, Options(shard_bytes=40_000)) as job:
+    job.run(on_progress=count, num_threads=2)
+"""
+
+
+@pytest.mark.parametrize("last", [1, 60])
+def test_a_killed_run_goes_on_to_the_same_bytes(make_folder, tmp_path, last):
+    source, out, partial = make_folder("deepseek_v3"), tmp_path / "out", tmp_path / "out.partial"
+    expected = run(source, tmp_path / "whole", shard_bytes=40_000)
+    command = [sys.executable, "-c", KILLED, str(source), str(out), str(last)]
+    assert subprocess.run(command, check=False).returncode == -9
+    assert not out.exists()
+    finished = {path.name: path.stat().st_mtime_ns for path in partial.glob("*.safetensors")}
+    with (partial / ".quantize.jsonl").open("a") as journal:
+        journal.write('["model-0')  # as far as a line came
+    assert run(source, out, shard_bytes=40_000) == expected
+    assert files_of(out) == files_of(tmp_path / "whole")
+    assert last == 1 or finished
+    for name, written in finished.items():
+        assert (out / name).stat().st_mtime_ns == written
+    assert not partial.exists()
+
+
+def test_a_finished_shard_that_was_cut_is_written_again(make_folder, tmp_path):
+    source, out, partial = make_folder("deepseek_v3"), tmp_path / "out", tmp_path / "out.partial"
+    run(source, tmp_path / "whole", shard_bytes=40_000)
+    options = Options(shard_bytes=40_000)
+
+    def stop(_):
+        if len(list(partial.glob("*.safetensors"))) == 3:
+            raise InterruptedError
+
+    with open_job(source, out, options) as job, pytest.raises(InterruptedError):
+        job.run(on_progress=stop)
+    first = min(partial.glob("*.safetensors"))
+    first.write_bytes(first.read_bytes()[:-1])
+    run(source, out, shard_bytes=40_000)
+    assert files_of(out) == files_of(tmp_path / "whole")
+
+
+def test_a_draft_of_something_else_is_refused(make_folder, tmp_path):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    with open_job(source, out, Options()):
+        pass
+    with pytest.raises(SpecError, match="begun with another source or other options"):
+        run(source, out, scope=Scope.LINEAR)
+    weights = source / "model.safetensors"
+    weights.write_bytes(weights.read_bytes())
+    with pytest.raises(SpecError, match="begun with another source"):
+        run(source, out)
+
+
+def test_two_runs_do_not_share_a_draft(make_folder, tmp_path):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    with open_job(source, out, Options()), pytest.raises(SpecError, match="written by another run"):
+        run(source, out)
+
+
+def test_what_is_there_is_not_touched(make_folder, tmp_path):
+    source, out = make_folder("deepseek_v3"), tmp_path / "out"
+    out.mkdir()
+    run(source, out)  # an empty folder is no loss
+    with pytest.raises(SpecError, match="is there already"):
+        run(source, out)
+    (tmp_path / "other.partial").mkdir()
+    (tmp_path / "other.partial" / "precious").touch()
+    with pytest.raises(SpecError, match="in the way"):
+        run(source, tmp_path / "other")
+
+
+def test_a_disk_that_is_too_small_is_refused_before_anything_is_written(make_folder, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(SpecError, match=r"0\.0 GB free"):
+        run(make_folder("deepseek_v3"), tmp_path / "out")
+
+
+def test_numbers_that_are_not_finite_are_refused_by_name(make_folder, tmp_path):
+    source = make_folder("deepseek_v3")
+    weights = load_file(source / "model.safetensors")
+    name = "model.layers.1.mlp.experts.2.up_proj.weight"
+    weights[name][3, 5] = float("nan")
+    rewrite_weights(source, weights)
+    for encoder in (None, SearchEncoder()):
+        with pytest.raises(SpecError, match=f"tensor '{name}' has numbers that are not finite"):
+            run(source, tmp_path / "out", encoder=encoder)
+
+
+def test_fused_experts_are_refused_by_name(make_folder, tmp_path):
+    with pytest.raises(SpecError, match=r"tensor 'model\.layers\.0\.mlp\.experts\.gate_up_proj'"):
+        run(make_folder("gpt_oss"), tmp_path / "out")
+
+
+def test_a_model_without_experts_says_what_to_do(golden_nvfp4, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(golden_nvfp4 / "tiny_qwen3_moe_bf16", source)
+    set_config(source, mlp_only_layers=[0, 1])
+    weights = load_file(source / "model.safetensors")
+    dense = {name: tensor for name, tensor in weights.items() if ".0.mlp." in name and "experts" not in name}
+    copies = {name.replace("layers.0", "layers.1"): tensor.clone() for name, tensor in dense.items()}
+    rewrite_weights(source, weights | copies)
+    with pytest.raises(SpecError, match="give --scope linear"):
+        run(source, tmp_path / "out")
+    assert run(source, tmp_path / "out", scope=Scope.LINEAR).tensors == 15
+
+
+def test_columns_that_are_no_whole_groups_stay_and_are_named(golden_nvfp4, tmp_path):
+    source, out = golden_nvfp4 / "tiny_deepseek_v3_bf16", tmp_path / "out"
+    weights = load_file(source / "model.safetensors")
+    odd = tmp_path / "odd"
+    shutil.copytree(source, odd)
+    # 24 columns of down are no whole blocks; gate and up keep their 64.
+    for name, tensor in weights.items():
+        if ".experts." in name or "shared_experts" in name:
+            weights[name] = tensor[:, :24].clone() if "down" in name else tensor[:24].clone()
+    rewrite_weights(odd, weights)
+    set_config(odd, moe_intermediate_size=24)
+    result = run(odd, out)
+    assert len(result.unfit) == 16
+    assert result.tensors == 32
+    name = "model.layers.1.mlp.experts.0.down_proj"
+    assert f"{name}.weight" in result.unfit
+    ignored = json.loads((out / "config.json").read_bytes())["quantization_config"]["ignore"]
+    assert name in ignored
+    assert torch.equal(tensors_of(out)[f"{name}.weight"], weights[f"{name}.weight"])
+
+
+def test_nothing_that_fits_is_refused(make_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(OutputFormat, "group", property(lambda _: 1000))
+    with pytest.raises(SpecError, match="columns must be a multiple of 1000"):
+        run(make_folder("deepseek_v3"), tmp_path / "out")
+
+
+def test_groups_share_a_scale():
+    roles = ["layers.0.attn.q", "layers.0.attn.k", "layers.0.attn.v", "layers.0.attn.o", "layers.0.ffn.gate"]
+    roles += ["layers.0.ffn.up", "layers.0.ffn.down", "layers.1.attn.q_a", "layers.1.attn.kv_a", "head"]
+    groups = groups_of(roles)
+    assert groups[0] == ("layers.0.attn.q", "layers.0.attn.k", "layers.0.attn.v")
+    assert groups[2] == ("layers.0.ffn.gate", "layers.0.ffn.up")
+    assert groups[4] == ("layers.1.attn.q_a", "layers.1.attn.kv_a")
+    assert len(groups) == 6
