@@ -10,6 +10,7 @@ from rackscale.checkpoint.codecs.codec import Codec
 from rackscale.checkpoint.codecs.packed import Format
 from rackscale.checkpoint.codecs.schemes import COMPRESSED_TENSORS, DEEPSEEK_FP8, MODELOPT
 from rackscale.checkpoint.numerics import fp8, int4, mxfp4, nvfp4
+from rackscale.checkpoint.quantizer.methods import search_shared
 from rackscale.checkpoint.roles import Source
 from rackscale.core import SpecError
 
@@ -24,8 +25,8 @@ def quantize(weight: Tensor, format: str = "nvfp4", method: str = "rtn") -> Tens
     weight_scale, weight_global_scale. int4-g32: weight_packed, weight_scale, weight_shape. fp8-128x128:
     weight, weight_scale_inv. mxfp4: blocks, scales, as in gpt-oss, ModelOpt's bits.
     mxfp4-compressed-tensors: weight_packed, weight_scale.
-    method: rtn rounds to nearest. Raises SpecError where a number is not finite, K is no whole number of
-    blocks, or the format or method is unknown.
+    method: rtn rounds to nearest; search (nvfp4 alone) tries scales for each block. Raises SpecError where a
+    number is not finite, K is no whole number of blocks, or the format or method is unknown.
     """
     if method not in METHODS:
         raise SpecError(f"method {method!r} is unknown", hint=f"supported: {', '.join(METHODS)}")
@@ -36,6 +37,12 @@ def quantize(weight: Tensor, format: str = "nvfp4", method: str = "rtn") -> Tens
         )
     if not weight.isfinite().all():
         raise SpecError("the matrix has numbers that are not finite", hint="no format has room for them")
+    if format not in ENCODERS:
+        raise SpecError(f"format {format!r} is unknown", hint=f"supported: {', '.join(ENCODERS)}")
+    if weight.shape[1] % (group := ENCODERS[format][0]):
+        raise SpecError(
+            f"a matrix of {weight.shape[1]} columns", hint=f"{format} needs a multiple of {group}"
+        )
     return METHODS[method](weight, format)
 
 
@@ -78,12 +85,15 @@ def _get(tensors: Mapping[str, Tensor], name: str) -> Tensor:
 
 
 def _round_to_nearest(weight: Tensor, form: str) -> Tensors:
-    if form not in ENCODERS:
-        raise SpecError(f"format {form!r} is unknown", hint=f"supported: {', '.join(ENCODERS)}")
-    group, encode = ENCODERS[form]
-    if weight.shape[1] % group:
-        raise SpecError(f"a matrix of {weight.shape[1]} columns", hint=f"{form} needs a multiple of {group}")
-    return encode(weight)
+    return ENCODERS[form][1](weight)
+
+
+def _search(weight: Tensor, form: str) -> Tensors:
+    if form != "nvfp4":
+        raise SpecError(f"format {form!r} has no search", hint="nvfp4 has; the others are rounded (rtn)")
+    scale, (encoded,) = search_shared([weight])
+    scales = encoded.scales.view(torch.float8_e4m3fn)
+    return {"weight": encoded.codes, "weight_scale": scales, "weight_scale_2": torch.tensor(scale)}
 
 
 def _nvfp4(weight: Tensor) -> Tensors:
@@ -125,7 +135,7 @@ ENCODERS: dict[str, tuple[int, Callable[[Tensor], Tensors]]] = {
     "mxfp4": (mxfp4.BLOCK, _mxfp4),
     "mxfp4-compressed-tensors": (mxfp4.BLOCK, _mxfp4_compressed_tensors),
 }
-METHODS: dict[str, Callable[[Tensor, str], Tensors]] = {"rtn": _round_to_nearest}
+METHODS: dict[str, Callable[[Tensor, str], Tensors]] = {"rtn": _round_to_nearest, "search": _search}
 DECODERS: dict[str, tuple[Codec, str, int]] = {
     "nvfp4": (MODELOPT, "weight", 2),
     "nvfp4-compressed-tensors": (COMPRESSED_TENSORS[Format.NVFP4], "weight_packed", 2),

@@ -36,9 +36,9 @@ def _scaled(codes: Tensor, scales: Tensor) -> Tensor:
 
 
 def tensor_scale(weight: Tensor) -> Tensor:
-    """weight_scale_2, fp32: the largest magnitude / 2688. All zeros: 1, so that scales stay finite."""
-    largest = weight.float().abs().amax()
-    return torch.where(largest > 0, largest / SPAN, 1.0)
+    """weight_scale_2, fp32: the largest magnitude / 2688. 1 where that is zero: scales stay finite."""
+    scale = weight.float().abs().amax() / SPAN
+    return torch.where(scale > 0, scale, 1.0)
 
 
 def encode(weight: Tensor, scale: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
