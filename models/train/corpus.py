@@ -3,7 +3,8 @@
     apt-get download r-cran-janeaustenr r-cran-tokenizers bible-kjv bible-kjv-text
     python models/train/corpus.py DEB_FOLDER OUT_FOLDER
 
-writes train.txt and other.txt (a form feed between documents) and heldout.txt. A document is a chapter.
+writes train.txt and other.txt (a form feed between documents), heldout.txt, and calibration.txt, pieces of
+train.txt to quantise with. A document is a chapter.
 Lines that the source wraps are joined: a paragraph is a line, and a blank line parts paragraphs. Held out
 are the last chapters of each novel, at least `HELD_OUT_SHARE` of it, which training never sees.
 """
@@ -18,6 +19,7 @@ import zlib
 from pathlib import Path
 
 HELD_OUT_SHARE = 0.04
+CALIBRATION_STEP, CALIBRATION_CHARACTERS = 6, 4300  # of every so manieth chapter, so much from its beginning
 DOCUMENT_BREAK = "\f"
 CHAPTER = re.compile(r"^(chapter|volume|preface|the end|finis)\b.*$", re.IGNORECASE)
 # A string in R's serialisation, ASCII or UTF-8; its length and bytes follow.
@@ -104,8 +106,19 @@ def split(documents: list[str]) -> tuple[list[str], list[str]]:
     return documents[:cut], documents[cut:]
 
 
+def beginning(document: str, num_characters: int) -> str:
+    """The first paragraphs of a document that have so many characters, but one at least."""
+    first, *others = document.split("\n\n")
+    kept = first + "\n\n"
+    for paragraph in others:
+        if len(kept) + len(paragraph) > num_characters:
+            break
+        kept += paragraph + "\n\n"
+    return kept.strip()
+
+
 def main() -> None:
-    """Write the two files and say how large they are."""
+    """Write the files and say how large they are."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("packages", type=Path)
     parser.add_argument("out", type=Path)
@@ -125,6 +138,8 @@ def main() -> None:
     (options.out / "train.txt").write_text(DOCUMENT_BREAK.join(train))
     (options.out / "other.txt").write_text(DOCUMENT_BREAK.join(other))
     (options.out / "heldout.txt").write_text("\n".join(held_out))
+    pieces = [beginning(document, CALIBRATION_CHARACTERS) for document in train[::CALIBRATION_STEP]]
+    (options.out / "calibration.txt").write_text("\n\n".join(pieces) + "\n")
     for name, texts in (("train", train), ("other", other), ("heldout", held_out)):
         print(f"{name}: {len(texts)} documents, {sum(map(len, texts)):,} characters")
 
