@@ -27,6 +27,9 @@ def write_config_files(source: Path, to: Path, plan: Plan, form: OutputFormat, *
         if kept and path.is_file() and path.name not in WRITTEN and not path.name.startswith("."):
             shutil.copyfile(path, to / path.name)
     config = read_json(source / CONFIG)
+    text = config.get("text_config")
+    if isinstance(text, dict):
+        text.pop("quantization_config", None)
     config["quantization_config"] = quantization_config(plan, form, calibrated=calibrated)
     _write(to / CONFIG, config)
     if form == OutputFormat.NVFP4:

@@ -44,6 +44,12 @@ class Draft:
         os.write(self._journal, json.dumps(line).encode() + b"\n")
         os.fsync(self._journal)
 
+    @property
+    def is_blank(self) -> bool:
+        """Whether nothing is lost with it."""
+        finished = any(self.folder.glob("*.safetensors"))
+        return not finished and not (self.scratch.exists() and any(self.scratch.iterdir()))
+
     def publish(self) -> None:
         """Everything is there: the target appears."""
         shutil.rmtree(self.scratch, ignore_errors=True)
@@ -78,7 +84,13 @@ def open_draft(target: Path, identity: Mapping[str, Any]) -> Iterator[Draft]:
             fcntl.flock(journal, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise SpecError(f"{folder} is being written by another run", hint="wait for it") from None
-        yield Draft(folder, target, journal, _read(folder, journal, json.dumps(identity, sort_keys=True)))
+        draft = Draft(folder, target, journal, _read(folder, journal, json.dumps(identity, sort_keys=True)))
+        try:
+            yield draft
+        finally:
+            # Who gave wrong options may give others.
+            if folder.exists() and draft.is_blank:
+                shutil.rmtree(folder)
     finally:
         os.close(journal)
 

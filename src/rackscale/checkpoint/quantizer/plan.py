@@ -1,16 +1,18 @@
 """What will be written, tensor by tensor and shard by shard, from headers alone."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rackscale.checkpoint.codecs import Part, Plain
 from rackscale.checkpoint.metadata import Metadata
 from rackscale.checkpoint.quantizer.layouts import Entry, MatrixLayout, OutputFormat, layout
 from rackscale.checkpoint.quantizer.scope import Scope, groups_of, roles_in_scope
+from rackscale.checkpoint.roles import Source
 from rackscale.checkpoint.safetensors_file import TensorEntry
 from rackscale.core import SpecError
 
 DTYPES = {"bfloat16": "BF16", "float16": "F16", "float32": "F32"}
+NUMBERS_IN = {"U8": 2, "I32": 8, "F8_E4M3": 1}  # one element of a packed tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +42,7 @@ class Quantised:
 class Decoded:
     """A tensor that is packed in the source, and is to be plain."""
 
-    role: str
+    source: Source
     entry: Entry
     num_bytes: int
 
@@ -109,17 +111,13 @@ def make_plan(
         )
     items = _items(metadata, form, groups_of(fit), calibrated=calibrated)
     quantised = {_module(metadata.sources[role].tensor) for role in fit}
-    matrices = {_module(source.tensor) for source in metadata.sources.values() if len(source.shape) > 1}
-    matrices |= {
-        _module(entry.name)
-        for entry in metadata.tensors.values()
-        if entry.name.endswith(".weight") and len(entry.shape) > 1
-    }
+    entries = [entry for item in items if not isinstance(item, Quantised) for entry in item.entries]
+    kept = {_module(entry.name) for entry in entries if _is_matrix(entry)}
     return Plan(
         shards=_shards(items, shard_bytes),
         quantised=tuple(sorted(quantised)),
         # A head that is the embedding is a module all the same.
-        kept=tuple(sorted((matrices | {"lm_head"}) - quantised)),
+        kept=tuple(sorted((kept | {"lm_head"}) - quantised)),
         unfit=tuple(metadata.sources[role].tensor for role in in_scope if role not in set(fit)),
         bytes_before=sum(entry.end - entry.start for entry in metadata.tensors.values()),
     )
@@ -141,23 +139,38 @@ def _items(
             entries += _entries(metadata, metadata.parts(source))
         read.update(entry.name for entry in entries)
         items.append((entries[0], Quantised(tuple(matrices), _size(entries))))
-    dtype = DTYPES.get(metadata.spec.dtype, "F32")
-    for role, source in metadata.sources.items():
+    for source in _packed_sources(metadata):
         entries = _entries(metadata, metadata.parts(source))
-        names = {entry.name for entry in entries}
-        if not isinstance(metadata.scheme.codec(source.tensor), Plain) and not names & read:
+        if not any(entry.name in read for entry in entries):
+            plain = Entry(source.tensor, DTYPES.get(metadata.spec.dtype, "F32"), source.shape)
+            items.append((entries[0], Decoded(source, plain, _size(entries))))
+            read.update(entry.name for entry in entries)
+    items += [(entry, Copied(entry)) for entry in metadata.tensors.values() if entry.name not in read]
+    items.sort(key=lambda pair: (str(pair[0].file), pair[0].start))
+    return [item for _, item in items]
+
+
+def _packed_sources(metadata: Metadata) -> Iterator[Source]:
+    """Matrices that are packed, also those that the model does not use (a layer that predicts tokens ahead).
+    Raises SpecError where experts are fused."""
+    known = set()
+    for source in metadata.sources.values():
+        if source.tensor not in known and not isinstance(metadata.scheme.codec(source.tensor), Plain):
             if source.expert is not None:
                 raise SpecError(
                     f"tensor {source.tensor!r} in {metadata.path} holds all experts of a layer, packed",
                     hint="only experts in tensors of their own are decoded",
                 )
-            items.append(
-                (entries[0], Decoded(role, Entry(source.tensor, dtype, source.shape), _size(entries)))
+            yield source
+        known.add(source.tensor)
+    for entry in metadata.tensors.values():
+        tensor = entry.name.removesuffix("_packed")
+        if tensor.endswith(".weight") and tensor not in known and entry.dtype in NUMBERS_IN:
+            source = Source(
+                tensor=tensor, shape=(*entry.shape[:-1], entry.shape[-1] * NUMBERS_IN[entry.dtype])
             )
-            read |= names
-    items += [(entry, Copied(entry)) for entry in metadata.tensors.values() if entry.name not in read]
-    items.sort(key=lambda pair: (str(pair[0].file), pair[0].start))
-    return [item for _, item in items]
+            if not isinstance(metadata.scheme.codec(tensor), Plain):
+                yield source
 
 
 def _shards(items: Sequence[Item], shard_bytes: int) -> tuple[ShardPlan, ...]:
@@ -177,12 +190,21 @@ def _shards(items: Sequence[Item], shard_bytes: int) -> tuple[ShardPlan, ...]:
     return tuple(ShardPlan(name, tuple(file)) for name, file in zip(names, files, strict=True))
 
 
-def _entries(metadata: Metadata, parts: Iterable[Part]) -> list[TensorEntry]:
+def _entries(metadata: Metadata, parts: Sequence[Part]) -> list[TensorEntry]:
+    for part in parts:
+        if part.tensor not in metadata.tensors:
+            raise SpecError(
+                f"{metadata.path} lacks tensor {part.tensor!r}", hint="it is not whole; download it again"
+            )
     return [metadata.tensors[part.tensor] for part in parts]
 
 
 def _size(entries: Iterable[TensorEntry]) -> int:
     return sum(entry.end - entry.start for entry in entries)
+
+
+def _is_matrix(entry: Entry) -> bool:
+    return entry.name.endswith(".weight") and len(entry.shape) > 1
 
 
 def _module(tensor: str) -> str:

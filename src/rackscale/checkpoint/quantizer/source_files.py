@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rackscale.checkpoint.checkpoint import TORCH_DTYPES
 from rackscale.checkpoint.metadata import Metadata
+from rackscale.checkpoint.roles import Source
 from rackscale.checkpoint.safetensors_file import TensorEntry
 from rackscale.core import SpecError
 
@@ -43,9 +44,8 @@ class SourceFiles:
             piece = self._bytes(entry, start, min(start + piece_bytes, entry.end))
             yield start - entry.start, piece.numpy().data
 
-    def decode(self, role: str) -> Tensor:
-        """A role's tensor, whatever its format."""
-        source = self.metadata.sources[role]
+    def decode(self, source: Source) -> Tensor:
+        """A logical tensor, whatever its format."""
         parts = {
             part.role: self.read(self.metadata.tensors[part.tensor]) for part in self.metadata.parts(source)
         }

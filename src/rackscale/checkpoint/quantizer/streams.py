@@ -52,7 +52,7 @@ def stream(
             files.forget(entry)
             return Squares()
         case Decoded():
-            tensor = files.decode(item.role).to(TORCH_DTYPES[item.entry.dtype])
+            tensor = files.decode(item.source).to(TORCH_DTYPES[item.entry.dtype])
             out.write(item.entry, _bytes(tensor))
             return Squares()
         case Quantised():
@@ -117,7 +117,7 @@ class _Reader:
         source = files.metadata.sources[matrix.role]
         is_plain = isinstance(files.metadata.scheme.codec(source.tensor), Plain)
         # What is packed is decoded whole, once: it is small beside what is not.
-        self._decoded = None if is_plain else files.decode(matrix.role)
+        self._decoded = None if is_plain else files.decode(source)
         parts = files.metadata.parts(source)
         self._entries = [files.metadata.tensors[part.tensor] for part in parts]
         row_bytes = matrix.columns * 4
