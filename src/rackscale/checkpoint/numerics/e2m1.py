@@ -14,8 +14,9 @@ SIGN = 8
 
 def values_of(codes: Tensor) -> Tensor:
     """fp32 out of packed codes: [..., K / 2] uint8 to [..., K]. Both zeros are 0."""
-    table = torch.tensor((*VALUES, 0.0, *(-value for value in VALUES[1:])), device=codes.device)
-    return table[unpack(codes).long()]
+    values = torch.tensor((*VALUES, 0.0, *(-value for value in VALUES[1:])), device=codes.device)
+    pairs = torch.stack((values.repeat(16), values.repeat_interleave(16)), -1)  # by byte: a look-up for two
+    return pairs.index_select(0, codes.reshape(-1).int()).view(*codes.shape[:-1], 2 * codes.shape[-1])
 
 
 def unpack(codes: Tensor) -> Tensor:
@@ -31,16 +32,15 @@ def pack(nibbles: Tensor) -> Tensor:
 def nearest_even(magnitudes: Tensor) -> Tensor:
     """The codes, uint8, of the nearest numbers to what is not negative; ties to the even code, and what is
     beyond 6 is 6."""
-    flat = magnitudes.contiguous()
-    bounds = torch.tensor(MIDPOINTS, device=flat.device, dtype=flat.dtype)
-    # An odd code is above the midpoint below it and not at it, an even one at it too.
-    at_or_below = torch.bucketize(flat, bounds, right=True, out_int32=True)
-    below = torch.bucketize(flat, bounds, right=False, out_int32=True)
-    return torch.where(at_or_below % 2 == 0, at_or_below, below).to(torch.uint8)
+    codes = torch.zeros_like(magnitudes, dtype=torch.uint8)
+    for code, midpoint in enumerate(MIDPOINTS):  # between code and code + 1
+        codes += magnitudes > midpoint if code % 2 == 0 else magnitudes >= midpoint
+    return codes
 
 
 def nearest_toward_zero(magnitudes: Tensor) -> Tensor:
     """The same, ties to the smaller number."""
-    flat = magnitudes.contiguous()
-    bounds = torch.tensor(MIDPOINTS, device=flat.device, dtype=flat.dtype)
-    return torch.bucketize(flat, bounds, right=False, out_int32=True).to(torch.uint8)
+    codes = torch.zeros_like(magnitudes, dtype=torch.uint8)
+    for midpoint in MIDPOINTS:
+        codes += magnitudes > midpoint
+    return codes
