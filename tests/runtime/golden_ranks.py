@@ -42,10 +42,12 @@ def make_rank(
     num_blocks=NUM_BLOCKS,
     block_size=BLOCK,
     max_model_len=MAX_LEN,
-    dtype=torch.float32,
+    activations="auto",
 ):
-    loaded = load_model(checkpoint, dtype=dtype, kernels=choose(kernels), max_positions=max_model_len)
-    shape = KvShape(model=checkpoint.spec, num_blocks=num_blocks, block_size=block_size, dtype=dtype)
+    loaded = load_model(
+        checkpoint, activations=activations, kernels=choose(kernels), max_positions=max_model_len
+    )
+    shape = KvShape(model=checkpoint.spec, num_blocks=num_blocks, block_size=block_size, dtype=loaded.dtype)
     cache = KvCache(
         shape.layers(), block_size=block_size, max_running=max_running, max_model_len=max_model_len
     )

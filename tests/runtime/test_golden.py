@@ -102,9 +102,10 @@ def test_sixteen_in_one_batch_give_what_each_gives_alone(checkpoint, golden, ker
         assert len(alone[request.id].token_ids) == request.max_tokens
 
 
-def test_bfloat16_runs(checkpoint, golden):
+@pytest.mark.parametrize("kernels", KERNELS)
+def test_bfloat16_runs(checkpoint, golden, kernels):
     """No comparison of logits: in bf16 experts flip, in the reference too."""
-    rank = make_rank(checkpoint, dtype=torch.bfloat16)
+    rank = make_rank(checkpoint, kernels, activations="bf16")
     logits = run_pieces(rank, golden, [48] + [1] * 16)
     assert logits.isfinite().all()
     agreement = (logits.argmax(-1) == golden["logits"].argmax(-1)).float().mean()

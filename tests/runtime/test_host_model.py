@@ -33,6 +33,7 @@ def load_of(hosts, **fields):
         "deployment": DeploymentSpec(model="m", groups=(group,), block_size=8, max_model_len=32),
         "ranks": ranks_H[0],
         "activations": "auto",
+        "weights": "auto",
         "kernels": "reference",
         "tokenizer": False,
         "wire": "fp32",

@@ -79,6 +79,7 @@ def load_of(*groups, hang_limit_s=HANG_LIMIT_S):
         deployment=DeploymentSpec(model="m", groups=specs, block_size=16, max_model_len=64, max_waiting=8),
         ranks=(),
         activations="fp32",
+        weights="auto",
         kernels="auto",
         tokenizer=False,
         wire="fp32",

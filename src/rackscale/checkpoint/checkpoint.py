@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rackscale.checkpoint.codecs import Packed, Plain
+from rackscale.checkpoint.codecs.schemes import PlainScheme
 from rackscale.checkpoint.generation import GenerationDefaults
 from rackscale.checkpoint.metadata import Metadata, open_metadata
 from rackscale.checkpoint.safetensors_file import TensorEntry
@@ -45,6 +46,11 @@ class Checkpoint:
     @property
     def generation(self) -> GenerationDefaults:
         return self.metadata.generation
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether its folder says that weights are in a few bits."""
+        return not isinstance(self.metadata.scheme, PlainScheme)
 
     def has(self, role: str) -> bool:
         """Whether the model has a tensor for the role (see `roles`)."""

@@ -16,6 +16,7 @@ def evaluate(
     model: o.ModelArgument,
     *,
     text: Annotated[Path, typer.Option(metavar="FILE", help="A text in UTF-8.")],
+    weights: o.WeightsOption = o.Weights.AUTO,
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
     max_model_len: o.MaxModelLenOption = None,
@@ -37,6 +38,7 @@ def evaluate(
         LocalOptions(
             kernels=kernels.value,
             activations=activations.value,
+            weights=weights.value,
             max_model_len=max_model_len,
             block_size=o.DEFAULT_BLOCK_SIZE,
             max_batched_tokens=o.DEFAULT_MAX_BATCHED_TOKENS,

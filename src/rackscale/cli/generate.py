@@ -37,7 +37,7 @@ def generate(
     decode: o.DecodeOption = None,
     tp: o.TpOption = None,
     redundant: o.RedundantOption = 0,
-    weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
+    weights: o.WeightsOption = o.Weights.AUTO,
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
     max_model_len: o.MaxModelLenOption = None,
@@ -59,6 +59,7 @@ def generate(
         layout=layout,
         kernels=kernels.value,
         activations=activations.value,
+        weights=weights.value,
         max_model_len=max_model_len,
         kv_gib=kv_gib,
         block_size=block_size,

@@ -49,18 +49,21 @@ __all__ = [
 
 
 class Weights(StrEnum):
-    """In what format weights are held."""
+    """In what format weights are held: the checkpoint's, or experts in NVFP4 whatever it has them in."""
 
     AUTO = "auto"
     CHECKPOINT = "checkpoint"
+    NVFP4 = "nvfp4"
 
 
 class Activations(StrEnum):
-    """In what format activations are computed."""
+    """What activations are rounded to in products."""
 
     AUTO = "auto"
     FP32 = "fp32"
     BF16 = "bf16"
+    INT8 = "int8"
+    NVFP4 = "nvfp4"
 
 
 class Kernels(StrEnum):
@@ -102,8 +105,10 @@ RedundantOption = Annotated[
     int,
     typer.Option("--redundant", metavar="N", help="Further copies of experts in each group.", min=0),
 ]
-WeightsOption = Annotated[Weights, typer.Option(help="Format of the weights.")]
-ActivationsOption = Annotated[Activations, typer.Option(help="Format of activations and KV cache.")]
+WeightsOption = Annotated[Weights, typer.Option(help="nvfp4: quantise experts while loading.")]
+ActivationsOption = Annotated[
+    Activations, typer.Option(help="What products round them to. auto: int8 if quantised, else fp32.")
+]
 KernelsOption = Annotated[Kernels, typer.Option(help="native: C++; reference: torch alone.")]
 MaxModelLenOption = Annotated[
     int | None,

@@ -44,7 +44,7 @@ def serve(
         o.WireFormat, typer.Option(help="Format of tokens on their way to other ranks' experts.")
     ] = o.WireFormat.FP32,
     router_skew: Annotated[float, typer.Option(hidden=True)] = 0.0,
-    weights: o.WeightsOption = o.Weights.AUTO,  # noqa: ARG001 (one format: both names mean it)
+    weights: o.WeightsOption = o.Weights.AUTO,
     activations: o.ActivationsOption = o.Activations.AUTO,
     kernels: o.KernelsOption = o.Kernels.AUTO,
     max_model_len: o.MaxModelLenOption = None,
@@ -99,6 +99,7 @@ def serve(
             served_name=served_name,
             kernels=kernels.value,
             activations=activations.value,
+            weights=weights.value,
             max_model_len=max_model_len,
             kv_gib=kv_gib,
             block_size=block_size,

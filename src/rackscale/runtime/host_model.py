@@ -17,7 +17,6 @@ from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.heap import Heap
 from rackscale.runtime.comm.team import Team
 from rackscale.runtime.comm.wire import Wire
-from rackscale.runtime.dtypes import DTYPES
 from rackscale.runtime.kernels import MoeWeights, choose
 from rackscale.runtime.kv_cache import KvCache, KvLayers, KvShape
 from rackscale.runtime.messages import Load, Loaded, Meet, read_frame, unframe
@@ -76,7 +75,8 @@ class HostModel:
         checkpoint = open_checkpoint(_path(load, path), tokenizer_required=load.tokenizer)
         self._model = load_model(
             checkpoint,
-            dtype=DTYPES[load.activations],
+            activations=load.activations,
+            weights=load.weights,
             kernels=choose(load.kernels),
             max_positions=load.deployment.max_model_len,
             progress=progress,

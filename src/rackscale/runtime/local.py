@@ -11,7 +11,6 @@ import torch
 from rackscale.checkpoint import Checkpoint, open_checkpoint
 from rackscale.core import GroupId, RankId
 from rackscale.engine import build
-from rackscale.runtime.dtypes import DTYPES
 from rackscale.runtime.forked_ranks import ForkedRanks
 from rackscale.runtime.host_model import HostModel
 from rackscale.runtime.inline import InlineDriver, OneRank, Ranks
@@ -30,6 +29,7 @@ class LocalOptions:
     layout: tuple[PoolLayout, ...] = ONE_RANK
     kernels: str = "auto"
     activations: str = "auto"
+    weights: str = "auto"
     max_model_len: int | None = None
     kv_gib: float | None = None
     block_size: int
@@ -91,7 +91,6 @@ def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec
         checkpoint.spec,
         name=path.name,
         layout=options.layout,
-        bytes_per_element=DTYPES[options.activations].itemsize,
         max_model_len=options.max_model_len,
         kv_gib=options.kv_gib,
         block_size=options.block_size,
@@ -104,6 +103,7 @@ def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec
         deployment=deployment,
         ranks=all_ranks(deployment),
         activations=options.activations,
+        weights=options.weights,
         kernels=options.kernels,
         tokenizer=options.tokenizer_required,
         wire="fp32",

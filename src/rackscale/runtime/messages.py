@@ -34,14 +34,16 @@ class Hello(Struct, frozen=True, kw_only=True, tag=True):
 
 
 class Load(Struct, frozen=True, kw_only=True, tag=True):
-    """Load the model, and make room for these ranks. path: None: the host's own. activations: fp32, bf16 or
-    auto. router_skew: for tests, see `runtime.rank_host`. hang_limit_s: of every wait for another rank.
+    """Load the model, and make room for these ranks. path: None: the host's own. activations and
+    weights: by the names of the options. router_skew: for tests, see `runtime.rank_host`. hang_limit_s: of
+    every wait for another rank.
     hosts: the names of all hosts with their ranks; empty: all ranks are on one."""
 
     path: str | None
     deployment: DeploymentSpec
     ranks: tuple[tuple[GroupId, RankId], ...]
     activations: str
+    weights: str
     kernels: str
     tokenizer: bool
     wire: str

@@ -55,6 +55,7 @@ class ServeOptions(FrontendOptions):
     served_name: str | None = None
     kernels: str = "auto"
     activations: str = "auto"
+    weights: str = "auto"
     max_model_len: int | None = None
     kv_gib: float | None = None
     block_size: int = 16

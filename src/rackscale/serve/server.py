@@ -28,7 +28,6 @@ from rackscale.serve.supervisor import Supervisor
 from rackscale.serve.worker import Worker
 from rackscale.specs import DeploymentSpec, GroupSpec, lay_out, layout_of, read_deployment
 
-BYTES_OF = {"auto": 4, "fp32": 4, "bf16": 2}
 TELL_LIMIT_S = 2.0
 DRAIN_POLL_S = 0.02
 
@@ -138,19 +137,16 @@ async def _drained(gateway: Gateway, desk: Desk) -> None:
 
 
 def _deployment(metadata: Metadata, options: ServeOptions) -> DeploymentSpec:
-    bytes_per_element = BYTES_OF[options.activations]
     if options.deployment is not None:
         return layout_of(
             read_deployment(options.deployment),
             metadata.spec,
             name=options.name,
-            bytes_per_element=bytes_per_element,
         )
     return lay_out(
         metadata.spec,
         name=options.name,
         layout=options.layout,
-        bytes_per_element=bytes_per_element,
         max_model_len=options.max_model_len,
         kv_gib=options.kv_gib,
         block_size=options.block_size,
@@ -168,6 +164,7 @@ def _configure(options: ServeOptions, deployment: DeploymentSpec) -> Configure:
             deployment=deployment,
             ranks=(),
             activations=options.activations,
+            weights=options.weights,
             kernels=options.kernels,
             tokenizer=True,
             wire=options.wire,

@@ -18,6 +18,7 @@ from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
 from rackscale.runtime.model.gqa import Gqa, load_gqa
 from rackscale.runtime.model.mla import Mla, load_mla
 from rackscale.runtime.model.weights import Loader
+from rackscale.runtime.precision import EXACT
 from rackscale.specs import MlaSpec
 
 MOMENTS_BYTES = 1 << 30  # experts are taken so many at a time that their moments fit
@@ -47,7 +48,9 @@ class OpenLayer:
     def __init__(self, side: Side, number: int, windows: Windows) -> None:
         self.side, self.spec, self.windows = side, side.checkpoint.spec, windows
         self.layer, self.taps = self.spec.layers[number], Taps()
-        loader = Loader(side.checkpoint, dtype=torch.float32, device=torch.device("cpu"), kernels=self.taps)
+        loader = Loader(
+            side.checkpoint, precision=EXACT, device=torch.device("cpu"), kernels=self.taps, packer=None
+        )
         self.loader = loader.layer(number)
 
     def normed(self, norm: str) -> Iterable[Tensor]:

@@ -30,6 +30,15 @@ struct Context {
   }
 };
 
+// Queries that pass over keys and values together: heads that share them, or successive tokens of one row, each of
+// which sees as much of the row as its length says.
+template <int64_t H>
+struct Lanes {
+  const float* query[H];
+  float* out[H];
+  int64_t length[H];  // ascending
+};
+
 // Where the positions start .. start + count - 1 begin in the cache, in floats.
 RACKSCALE_INLINE void offsets(const Context& c, int64_t decode, int64_t start, int64_t count, int64_t* to) {
   const int64_t size = c.paged->block_size;
@@ -49,10 +58,10 @@ RACKSCALE_INLINE void prefetch(const Context& c, int64_t at) {
     for (int64_t w = 0; w < c.value_width; w += kLanes) __builtin_prefetch(c.values + at + w, 0, 0);
 }
 
-// scores[h][i] of H heads and `count` positions; sixteen sums at a time, so sixteen / H positions, of which those from
+// scores[h][i] of H lanes and `count` positions; sixteen sums at a time, so sixteen / H positions, of which those from
 // count on mean nothing. known: how many entries of `at` lie ahead in all.
 template <int64_t H>
-RACKSCALE_INLINE void score(const Context& c, const float* query, const int64_t* at, int64_t count, int64_t known,
+RACKSCALE_INLINE void score(const Context& c, const Lanes<H>& lanes, const int64_t* at, int64_t count, int64_t known,
                             float (*scores)[kSpan]) {
   constexpr int64_t N = kLanes / H;
   const int64_t whole = c.key_width / kLanes * kLanes;
@@ -61,7 +70,7 @@ RACKSCALE_INLINE void score(const Context& c, const float* query, const int64_t*
     f32x16 total[kLanes] = {};
     for (int64_t w = 0; w < whole; w += kLanes) {
       f32x16 part[H];
-      for (int64_t h = 0; h < H; ++h) part[h] = load(query + h * c.key_width + w);
+      for (int64_t h = 0; h < H; ++h) part[h] = load(lanes.query[h] + w);
       for (int64_t n = 0; n < N; ++n) {
         const f32x16 key = load(c.keys + at[i + n] + w);
         for (int64_t h = 0; h < H; ++h) total[h * N + n] += key * part[h];
@@ -70,16 +79,16 @@ RACKSCALE_INLINE void score(const Context& c, const float* query, const int64_t*
     f32x16 result = sums(total);
     for (int64_t w = whole; w < c.key_width; ++w)
       for (int64_t h = 0; h < H; ++h)
-        for (int64_t n = 0; n < N; ++n) result[h * N + n] += c.keys[at[i + n] + w] * query[h * c.key_width + w];
+        for (int64_t n = 0; n < N; ++n) result[h * N + n] += c.keys[at[i + n] + w] * lanes.query[h][w];
     result *= c.scale;
     for (int64_t h = 0; h < H; ++h)
       std::memcpy(scores[h] + i, reinterpret_cast<const char*>(&result) + h * N * sizeof(float), N * sizeof(float));
   }
 }
 
-// Scores become weights relative to `largest`, which may rise; `total` is their sum so far. Returns what was added
-// up before has to be multiplied with.
-RACKSCALE_INLINE float weigh(float* scores, int64_t count, float& largest, float& total) {
+// The first `count` scores become weights relative to `largest`, which may rise; `total` is their sum so far; those up to
+// `end` become zeros. Returns what was added up before has to be multiplied with.
+RACKSCALE_INLINE float weigh(float* scores, int64_t count, int64_t end, float& largest, float& total) {
   float top = largest;
   for (int64_t i = 0; i < count; ++i) top = std::max(top, scores[i]);
   const float factor = std::exp(largest - top);
@@ -91,6 +100,7 @@ RACKSCALE_INLINE float weigh(float* scores, int64_t count, float& largest, float
     sum_of += weight;
   }
   // The filling is not nothing, but e^-87 of the largest.
+  for (int64_t i = count; i < end; ++i) scores[i] = 0.0f;
   largest = top;
   total = total * factor + sum(sum_of);
   return factor;
@@ -98,10 +108,10 @@ RACKSCALE_INLINE float weigh(float* scores, int64_t count, float& largest, float
 
 template <int64_t H, int64_t V>
 RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t count, const float (*weights)[kSpan],
-                                 const float* factor, int64_t from, float* out) {
+                                 const float* factor, int64_t from, const Lanes<H>& lanes) {
   f32x16 total[H][V];
   for (int64_t h = 0; h < H; ++h)
-    for (int64_t v = 0; v < V; ++v) total[h][v] = load(out + h * c.value_width + from + v * kLanes) * factor[h];
+    for (int64_t v = 0; v < V; ++v) total[h][v] = load(lanes.out[h] + from + v * kLanes) * factor[h];
   for (int64_t i = 0; i < count; ++i) {
     f32x16 value[V];
     for (int64_t v = 0; v < V; ++v) value[v] = load(c.values + at[i] + from + v * kLanes);
@@ -109,73 +119,122 @@ RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t co
       for (int64_t v = 0; v < V; ++v) total[h][v] += value[v] * weights[h][i];
   }
   for (int64_t h = 0; h < H; ++h)
-    for (int64_t v = 0; v < V; ++v) store(out + h * c.value_width + from + v * kLanes, total[h][v]);
+    for (int64_t v = 0; v < V; ++v) store(lanes.out[h] + from + v * kLanes, total[h][v]);
 }
 
 // out[h] = out[h] * factor[h] + sum_i weights[h][i] * value_i
 template <int64_t H>
 RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t count, const float (*weights)[kSpan],
-                                 const float* factor, float* out) {
+                                 const float* factor, const Lanes<H>& lanes) {
   int64_t from = 0;
   for (; from + 4 * kLanes <= c.value_width; from += 4 * kLanes)
-    accumulate<H, 4>(c, at, count, weights, factor, from, out);
-  for (; from + kLanes <= c.value_width; from += kLanes) accumulate<H, 1>(c, at, count, weights, factor, from, out);
+    accumulate<H, 4>(c, at, count, weights, factor, from, lanes);
+  for (; from + kLanes <= c.value_width; from += kLanes) accumulate<H, 1>(c, at, count, weights, factor, from, lanes);
   for (; from < c.value_width; ++from)
     for (int64_t h = 0; h < H; ++h) {
-      float total = out[h * c.value_width + from] * factor[h];
+      float total = lanes.out[h][from] * factor[h];
       for (int64_t i = 0; i < count; ++i) total += weights[h][i] * c.values[at[i] + from];
-      out[h * c.value_width + from] = total;
+      lanes.out[h][from] = total;
     }
 }
 
-// H heads of one decode that share their keys and values; queries and outputs lie one after the other. sinks [H] or
-// null.
+// next: the decode that comes after these, or beyond the last. sinks [H] or null.
 template <int64_t H>
-RACKSCALE_INLINE void attend(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
+RACKSCALE_INLINE void attend(const Context& c, int64_t decode, int64_t next, const Lanes<H>& lanes, const float* sinks) {
   float largest[H], total[H], factor[H], scores[H][kSpan];
   int64_t at[2 * kSpan + kLanes];
   for (int64_t h = 0; h < H; ++h) {
     largest[h] = sinks ? sinks[h] : kNone;
     total[h] = sinks ? 1.0f : 0.0f;
+    std::fill_n(lanes.out[h], c.value_width, 0.0f);
   }
-  std::fill(out, out + H * c.value_width, 0.0f);
-  const int64_t length = c.paged->lengths[decode], first = c.first(decode);
+  const int64_t length = lanes.length[H - 1], first = c.first(decode);
   int64_t count = std::min(kSpan, length - first);
   offsets(c, decode, first, count, at);
   for (int64_t start = first; start < length; start += kSpan) {
     int64_t num_next = std::clamp<int64_t>(length - start - kSpan, 0, kSpan);
     if (num_next > 0) {
       offsets(c, decode, start + kSpan, num_next, at + count);
-    } else if (decode + 1 < c.paged->num_decodes) {  // where the next row begins, so that it is there in time
-      num_next = std::min(kSpan, c.paged->lengths[decode + 1] - c.first(decode + 1));
-      offsets(c, decode + 1, c.first(decode + 1), num_next, at + count);
+    } else if (next < c.paged->num_decodes) {  // where the next row begins, so that it is there in time
+      num_next = std::min(kSpan, c.paged->lengths[next] - c.first(next));
+      offsets(c, next, c.first(next), num_next, at + count);
     }
     std::fill_n(at + count + num_next, kLanes, at[0]);
-    score<H>(c, query, at, count, count + num_next, scores);
-    for (int64_t h = 0; h < H; ++h) factor[h] = weigh(scores[h], count, largest[h], total[h]);
-    accumulate<H>(c, at, count, scores, factor, out);
+    score<H>(c, lanes, at, count, count + num_next, scores);
+    for (int64_t h = 0; h < H; ++h)
+      factor[h] = weigh(scores[h], std::clamp<int64_t>(lanes.length[h] - start, 0, count), count, largest[h], total[h]);
+    accumulate<H>(c, at, count, scores, factor, lanes);
     std::copy_n(at + count, num_next, at);
     count = num_next;
   }
   for (int64_t h = 0; h < H; ++h)
-    for (int64_t i = 0; i < c.value_width; ++i) out[h * c.value_width + i] /= total[h];
+    for (int64_t i = 0; i < c.value_width; ++i) lanes.out[h][i] /= total[h];
 }
 
-RACKSCALE_CLONES void attend_four(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
-  attend<4>(c, decode, query, sinks, out);
+RACKSCALE_CLONES void attend_four(const Context& c, int64_t decode, int64_t next, const Lanes<4>& lanes, const float* sinks) {
+  attend<4>(c, decode, next, lanes, sinks);
 }
-RACKSCALE_CLONES void attend_two(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
-  attend<2>(c, decode, query, sinks, out);
+RACKSCALE_CLONES void attend_two(const Context& c, int64_t decode, int64_t next, const Lanes<2>& lanes, const float* sinks) {
+  attend<2>(c, decode, next, lanes, sinks);
 }
-RACKSCALE_CLONES void attend_one(const Context& c, int64_t decode, const float* query, const float* sinks, float* out) {
-  attend<1>(c, decode, query, sinks, out);
+RACKSCALE_CLONES void attend_one(const Context& c, int64_t decode, int64_t next, const Lanes<1>& lanes, const float* sinks) {
+  attend<1>(c, decode, next, lanes, sinks);
 }
+
+// `heads` heads that share keys, of `tokens` successive tokens of a row. Queries and outputs of heads lie key_width and
+// value_width apart, those of tokens query_row and out_row.
+template <int64_t H>
+Lanes<H> lanes_of(const Context& c, int64_t decode, int64_t heads, const float* query, int64_t query_row, float* out,
+                  int64_t out_row) {
+  Lanes<H> lanes;
+  for (int64_t h = 0; h < H; ++h) {
+    const int64_t token = h / heads, head = h % heads;
+    lanes.query[h] = query + token * query_row + head * c.key_width;
+    lanes.out[h] = out + token * out_row + head * c.value_width;
+    lanes.length[h] = c.paged->lengths[decode + token];
+  }
+  return lanes;
+}
+
+constexpr int64_t kTogether = 4;  // lanes at most
 
 // How many of `shared` heads with the same keys go together.
 int64_t heads_at_once(int64_t shared) { return shared % 4 == 0 ? 4 : shared % 2 == 0 ? 2 : 1; }
 
-void attend(const Context& c, int64_t decode, int64_t heads, const float* query, const float* sinks, float* out) {
-  (heads == 4 ? attend_four : heads == 2 ? attend_two : attend_one)(c, decode, query, sinks, out);
+// Successive tokens of a row that pass over it together: those of a chunk, of which each sees one more than the one
+// before it. sinks and windows: one by one.
+struct Run {
+  int64_t decode, tokens;
+};
+
+std::vector<Run> runs_of(const Paged& paged, int64_t most) {
+  std::vector<Run> runs;
+  for (int64_t i = 0; i < paged.num_decodes; ++i) {
+    const bool follows = i > 0 && runs.back().tokens < most && paged.rows[i] == paged.rows[i - 1] &&
+                         paged.lengths[i] == paged.lengths[i - 1] + 1;
+    if (follows) {
+      ++runs.back().tokens;
+    } else {
+      runs.push_back({i, 1});
+    }
+  }
+  return runs;
+}
+
+// One run of tokens: together if they fill the lanes, or one by one.
+void attend(const Context& c, const Run& run, int64_t heads, const float* query, int64_t query_row, const float* sinks,
+            float* out, int64_t out_row) {
+  const int64_t next = run.decode + run.tokens;
+  if (run.tokens > 1 && heads * run.tokens == kTogether) {
+    attend_four(c, run.decode, next, lanes_of<kTogether>(c, run.decode, heads, query, query_row, out, out_row), nullptr);
+    return;
+  }
+  for (int64_t token = 0; token < run.tokens; ++token, query += query_row, out += out_row) {
+    const int64_t decode = run.decode + token;
+    if (heads == 4) attend_four(c, decode, decode + 1, lanes_of<4>(c, decode, 4, query, 0, out, 0), sinks);
+    if (heads == 2) attend_two(c, decode, decode + 1, lanes_of<2>(c, decode, 2, query, 0, out, 0), sinks);
+    if (heads == 1) attend_one(c, decode, decode + 1, lanes_of<1>(c, decode, 1, query, 0, out, 0), sinks);
+  }
 }
 
 }  // namespace
@@ -184,11 +243,12 @@ void mla_decode(const float* query, const float* cache, const Paged& paged, int6
                 int64_t rank, float scale, float* out, int num_threads) {
   const int64_t step = heads_at_once(num_heads);
   const Context context{cache, cache, width, width, rank, &paged, 0, scale};
-#pragma omp parallel for collapse(2) num_threads(num_threads) if (num_threads > 1)
-  for (int64_t decode = 0; decode < paged.num_decodes; ++decode)
+  const std::vector<Run> runs = runs_of(paged, kTogether / step);
+#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(num_threads) if (num_threads > 1)
+  for (size_t i = 0; i < runs.size(); ++i)
     for (int64_t head = 0; head < num_heads; head += step) {
-      const int64_t at = decode * num_heads + head;
-      attend(context, decode, step, query + at * width, nullptr, out + at * rank);
+      const int64_t at = runs[i].decode * num_heads + head;
+      attend(context, runs[i], step, query + at * width, num_heads * width, nullptr, out + at * rank, num_heads * rank);
     }
 }
 
@@ -196,13 +256,14 @@ void gqa_decode(const float* query, const float* keys, const float* values, cons
                 int64_t num_heads, int64_t num_key_heads, int64_t head_dim, float scale, int64_t window,
                 const float* sinks, float* out, int num_threads) {
   const int64_t stride = num_key_heads * head_dim, step = heads_at_once(num_heads / num_key_heads);
-#pragma omp parallel for collapse(2) num_threads(num_threads) if (num_threads > 1)
-  for (int64_t decode = 0; decode < paged.num_decodes; ++decode)
+  const std::vector<Run> runs = runs_of(paged, window || sinks ? 1 : kTogether / step);
+#pragma omp parallel for collapse(2) schedule(dynamic, 4) num_threads(num_threads) if (num_threads > 1)
+  for (size_t i = 0; i < runs.size(); ++i)
     for (int64_t head = 0; head < num_heads; head += step) {
-      const int64_t at = (decode * num_heads + head) * head_dim;
+      const int64_t at = (runs[i].decode * num_heads + head) * head_dim, row = num_heads * head_dim;
       const int64_t from = head / (num_heads / num_key_heads) * head_dim;
       const Context context{keys + from, values + from, stride, head_dim, head_dim, &paged, window, scale};
-      attend(context, decode, step, query + at, sinks ? sinks + head : nullptr, out + at);
+      attend(context, runs[i], step, query + at, row, sinks ? sinks + head : nullptr, out + at, row);
     }
 }
 

@@ -1,7 +1,10 @@
 // Python's view of the kernels. Tensors come as addresses: converting a tensor costs more than a small kernel.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
+
+#include <utility>
 
 #include "kernels.hpp"
 #include "layers.hpp"
@@ -30,8 +33,11 @@ void bind_weights(nb::module_& m) {
   nb::class_<rackscale::Matrix>(m, "Matrix")
       .def("__init__",
            [](rackscale::Matrix* self, Address weight, bool is_bf16, int64_t depth, int64_t columns, Address bias) {
-             new (self) rackscale::Matrix{at<void>(weight), is_bf16, depth, columns, at<float>(bias)};
-           });
+             new (self) rackscale::Matrix{at<void>(weight), is_bf16, depth, columns, at<float>(bias), std::nullopt};
+           })
+      .def("__init__", [](rackscale::Matrix* self, const rackscale::Packed& packed, Address bias) {
+        new (self) rackscale::Matrix{nullptr, false, packed.depth, packed.columns, at<float>(bias), packed};
+      });
   nb::class_<rackscale::Experts>(m, "Experts")
       .def("__init__",
            [](rackscale::Experts* self, int64_t num_experts, int64_t hidden, int64_t width, Address gate_up,
@@ -77,7 +83,7 @@ void bind_layers(nb::module_& m) {
       "__init__", [](Mlp* self, const Matrix& gate_up, const Matrix& down) { new (self) Mlp{gate_up, down}; });
   nb::class_<Moe>(m, "Moe").def("__init__",
                                 [](Moe* self, rackscale::AllToAll* ranks, int64_t number, const Matrix& router, Address correction, const rackscale::Router& routing,
-                                   const rackscale::Experts& experts, const Mlp& shared) {
+                                   const rackscale::AnyExperts& experts, const Mlp& shared) {
                                   new (self) Moe{ranks, number, router, at<float>(correction), routing, experts, shared};
                                 },
                                 nb::arg().none(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg());
@@ -89,7 +95,7 @@ void add(rackscale::Model& self, Address attention_norm, const Attention& attent
   self.layers.push_back({at<float>(attention_norm), attention, at<float>(ffn_norm), ffn});
 }
 
-void decode(const rackscale::Model& self, const Column& tokens, const Column& rows, const Column& lengths,
+void decode(rackscale::Model& self, const Column& tokens, const Column& rows, const Column& lengths,
             const Table& table, int64_t block_size, const std::vector<Address>& caches, const Column& sampled,
             Address logits, Address loads, int num_threads, const nb::object& after_attention) {
   std::vector<float*> tensors;
@@ -115,9 +121,21 @@ void bind_model(nb::module_& m) {
           "__init__",
           [](Model* self, int64_t hidden, float eps, const Matrix& embed, Address cos, Address sin, Address final_norm,
              const Matrix& head) {
-            new (self) Model{hidden, eps, embed, at<float>(cos), at<float>(sin), {}, at<float>(final_norm), head};
+            new (self) Model{hidden, eps, embed, at<float>(cos), at<float>(sin), {}, at<float>(final_norm), head, {}, {}};
           },
           nb::kw_only(), "hidden"_a, "eps"_a, "embed"_a, "cos"_a, "sin"_a, "final_norm"_a, "head"_a)
+      .def(
+          "take_times",
+          [](Model& self) {
+            const rackscale::PartTimes t = std::exchange(self.times, {});
+            nb::dict seconds;
+            const std::pair<const char*, int64_t> parts[] = {
+                {"embed", t.embed},   {"norms", t.norms},     {"projections", t.projections}, {"attention", t.attention},
+                {"router", t.router}, {"experts", t.experts}, {"dense", t.dense},             {"head", t.head}};
+            for (const auto& [name, ns] : parts) seconds[name] = static_cast<double>(ns) * 1e-9;
+            return seconds;
+          },
+          "Seconds that steps spent in each part since the last call.")
       .def("add", &add<Mla, Mlp>)
       .def("add", &add<Mla, Moe>)
       .def("add", &add<Gqa, Mlp>)
@@ -130,10 +148,11 @@ void bind_operations(nb::module_& m) {
   m.def(
       "experts",
       [](Address hidden, Address weights, Address expert_ids, int64_t num_tokens, int64_t per_token,
-         const rackscale::Experts& e, Address out, int num_threads) {
+         const rackscale::AnyExperts& any, Address out, int num_threads) {
+        const int64_t width = std::visit([](const auto& e) { return e.hidden; }, any);
         std::vector<const float*> rows(num_tokens);
-        for (int64_t i = 0; i < num_tokens; ++i) rows[i] = at<float>(hidden) + i * e.hidden;
-        rackscale::experts({rows.data(), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token}, e,
+        for (int64_t i = 0; i < num_tokens; ++i) rows[i] = at<float>(hidden) + i * width;
+        rackscale::experts({rows.data(), at<float>(weights), at<int32_t>(expert_ids), num_tokens, per_token}, any,
                            at<float>(out), num_threads);
       },
       Release());

@@ -1,6 +1,7 @@
 // Python's view of what ranks tell each other through shared memory; see runtime/comm.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/variant.h>
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
@@ -71,7 +72,7 @@ void bind_ranks(nb::module_& m) {
           Release())
       .def(
           "experts",
-          [](AllToAll& self, const rackscale::Experts& experts, Address sums, int num_threads) {
+          [](AllToAll& self, const rackscale::AnyExperts& experts, Address sums, int num_threads) {
             const Received& received = self.received();
             rackscale::experts({received.rows.data(), received.gates.data(), received.expert_ids.data(),
                                 received.count(), self.domain().top_k},

@@ -57,6 +57,10 @@ constexpr int64_t kShare = 1 << 16;  // elements of a weight that are worth waki
 
 void linear(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add, float* out,
             int64_t out_stride, int num_threads) {
+  if (m.packed) {
+    linear(in, in_stride, num_rows, *m.packed, m.bias, add, out, out_stride, num_threads);
+    return;
+  }
   const auto product = m.is_bf16 ? product_bf16 : product_fp32;
   const int64_t shares = std::min<int64_t>(num_threads, m.depth * m.columns / kShare);
   if (shares <= 1) {

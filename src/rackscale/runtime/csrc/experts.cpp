@@ -125,9 +125,7 @@ int64_t largest_gap(const std::vector<int64_t>& starts) {
   return most;
 }
 
-}  // namespace
-
-void experts(const Routed& routed, const Experts& e, double* out, int num_threads) {
+void run(const Routed& routed, const Experts& e, double* out, int num_threads) {
   const int64_t num_pairs = routed.num_tokens * routed.per_token;
   std::vector<int64_t> starts(e.num_experts + 1, 0);
   for (int64_t i = 0; i < num_pairs; ++i)
@@ -164,14 +162,24 @@ void experts(const Routed& routed, const Experts& e, double* out, int num_thread
   for (int thread = 1; thread < num_threads; ++thread) add(out, sums.data() + (thread - 1) * size, size);
 }
 
+void run(const Routed& routed, const PackedExperts& e, double* out, int num_threads) {
+  experts(routed, e, out, num_threads);
+}
+
+}  // namespace
+
+void experts(const Routed& routed, const AnyExperts& any, double* out, int num_threads) {
+  std::visit([&](const auto& e) { run(routed, e, out, num_threads); }, any);
+}
+
 RACKSCALE_CLONES void to_floats(const double* from, int64_t size, float* to) {
   for (int64_t i = 0; i < size; ++i) to[i] = static_cast<float>(from[i]);
 }
 
-void experts(const Routed& routed, const Experts& e, float* out, int num_threads) {
-  const int64_t size = routed.num_tokens * e.hidden;
+void experts(const Routed& routed, const AnyExperts& any, float* out, int num_threads) {
+  const int64_t size = routed.num_tokens * std::visit([](const auto& e) { return e.hidden; }, any);
   const std::unique_ptr<double[]> sums(new double[static_cast<size_t>(size)]);
-  experts(routed, e, sums.get(), num_threads);
+  experts(routed, any, sums.get(), num_threads);
   to_floats(sums.get(), size, out);
 }
 

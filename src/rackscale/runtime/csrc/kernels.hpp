@@ -3,15 +3,23 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <variant>
+
+#include "packed.hpp"
+#include "routed.hpp"
 
 namespace rackscale {
 
-// A linear layer's weight, input-major.
+// A linear layer's weight: input-major, or packed.
 struct Matrix {
-  const void* weight = nullptr;  // [depth, columns], fp32 or bf16; null: no such layer
+  const void* weight = nullptr;  // [depth, columns], fp32 or bf16; null: packed, or no such layer
   bool is_bf16 = false;
   int64_t depth = 0, columns = 0;
   const float* bias = nullptr;  // [columns] or null
+  std::optional<Packed> packed = std::nullopt;
+
+  explicit operator bool() const { return weight || packed; }
 };
 
 struct Experts {
@@ -25,17 +33,10 @@ struct Experts {
   float alpha, limit;
 };
 
-// Tokens on their way through experts. rows [T], of `hidden` floats each; expert_ids int32 [T, K], -1: none.
-struct Routed {
-  const float* const* rows;
-  const float* gates;  // [T, K]
-  const int32_t* expert_ids;
-  int64_t num_tokens, per_token;
-};
-
 // out [T, hidden] = the gated sum of each token's experts; in doubles, or rounded once.
-void experts(const Routed& routed, const Experts& experts, double* out, int num_threads);
-void experts(const Routed& routed, const Experts& experts, float* out, int num_threads);
+using AnyExperts = std::variant<Experts, PackedExperts>;
+void experts(const Routed& routed, const AnyExperts& experts, double* out, int num_threads);
+void experts(const Routed& routed, const AnyExperts& experts, float* out, int num_threads);
 void to_floats(const double* from, int64_t size, float* to);
 
 struct Paged {

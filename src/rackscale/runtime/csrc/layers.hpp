@@ -9,6 +9,7 @@
 
 #include "all_to_all.hpp"
 #include "kernels.hpp"
+#include "scratch.hpp"
 
 namespace rackscale {
 
@@ -50,7 +51,7 @@ struct Moe {
   Matrix router;
   const float* correction;  // [E] or null
   Router routing;
-  Experts experts;
+  AnyExperts experts;
   Mlp shared;  // no weights: none
 };
 
@@ -59,6 +60,12 @@ struct Layer {
   std::variant<Mla, Gqa> attention;
   const float* ffn_norm;
   std::variant<Mlp, Moe> ffn;
+};
+
+// Nanoseconds spent in the parts of a model. projections: before and after attention. dense: feed-forward parts
+// without a router, shared experts among them. experts: of all ranks, with the waiting for others.
+struct PartTimes {
+  int64_t embed, norms, projections, attention, router, experts, dense, head;
 };
 
 struct Model {
@@ -70,6 +77,8 @@ struct Model {
   std::vector<Layer> layers;
   const float* final_norm;
   Matrix head;
+  PartTimes times{};  // since somebody last took them
+  Scratch scratch{};  // of the step that runs
 };
 
 // A step. tokens: one each, of rows as long as `paged.lengths` says with it. Several of one row may be in a step, in
@@ -86,6 +95,6 @@ struct Decode {
 };
 
 // logits [sampled, vocabulary]. loads int32 [layers with experts, E]: how many tokens each expert got.
-void decode(const Model& model, const Decode& step, float* logits, int32_t* loads);
+void decode(Model& model, const Decode& step, float* logits, int32_t* loads);
 
 }  // namespace rackscale

@@ -9,7 +9,7 @@
 
 #include <cstdint>
 
-#include "kernels.hpp"
+#include "routed.hpp"
 
 namespace rackscale {
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from rackscale.runtime import _native
+from rackscale.runtime.kernels.packing import PackedMatrix
 from rackscale.runtime.kernels.weights import (
     ExpertWeights,
     GqaWeights,
@@ -15,9 +16,11 @@ from rackscale.runtime.kernels.weights import (
     MlpWeights,
     MoeWeights,
 )
+from rackscale.runtime.precision import Products
 from rackscale.specs import QkNorm, RouterSpec, Scoring
 
 SCORINGS = {Scoring.SOFTMAX: 0, Scoring.TOPK_SOFTMAX: 1, Scoring.SIGMOID: 2}
+ACTIVATIONS = {Products.FP32: 0, Products.BF16: 1, Products.INT8: 2, Products.NVFP4: 3}
 QK_NORMS = {QkNorm.NONE: 0, QkNorm.HEAD: 1, QkNorm.PROJECTION: 2}
 NULL = 0
 NO_MATRIX = _native.Matrix(NULL, False, 0, 0, NULL)  # noqa: FBT003 (C++ names no arguments)
@@ -31,18 +34,26 @@ def address(tensor: Tensor | None) -> int:
 
 
 class Descriptors:
-    """One of each thing described. What it was made of is kept, so that no address outlives its tensor."""
+    """One of each thing described. What it was made of is kept, so that no address outlives its tensor.
 
-    def __init__(self) -> None:
+    products: what packed weights' input is rounded to."""
+
+    def __init__(self, products: Products) -> None:
+        self._activations = ACTIVATIONS[products]
         self._made: dict[Hashable, tuple[object, object]] = {}
 
     def matrix(self, layer: Linear) -> _native.Matrix:
         """Of a linear layer."""
-        return self._once(id(layer), layer, _matrix)
+        return self._once(id(layer), layer, self._matrix)
 
-    def experts(self, experts: ExpertWeights) -> _native.Experts:
+    def packed(self, layer: Linear) -> _native.Packed:
+        """Of a linear layer that is packed."""
+        assert isinstance(layer.weight, PackedMatrix), "whoever asks knows that it is packed"
+        return self._packed(layer.weight)
+
+    def experts(self, experts: ExpertWeights) -> "_native.Experts | _native.PackedExperts":
         """Of a layer's routed experts."""
-        return self._once(id(experts), experts, _experts)
+        return self._once(id(experts), experts, self._experts)
 
     def router(self, router: RouterSpec) -> _native.Router:
         """Equal specs share one."""
@@ -104,6 +115,55 @@ class Descriptors:
             _native.Mlp(NO_MATRIX, NO_MATRIX) if shared is None else self.mlp(shared),
         )
 
+    def _matrix(self, layer: Linear) -> _native.Matrix:
+        if isinstance(layer.weight, PackedMatrix):
+            return _native.Matrix(self._packed(layer.weight), address(layer.bias))
+        depth, columns = layer.weight.shape
+        bf16 = layer.weight.dtype == torch.bfloat16
+        return _native.Matrix(layer.weight.data_ptr(), bf16, depth, columns, address(layer.bias))
+
+    def _experts(self, experts: ExpertWeights) -> "_native.Experts | _native.PackedExperts":
+        gate_up, down, moe = experts.gate_up, experts.down, experts.moe
+        if isinstance(gate_up, PackedMatrix) and isinstance(down, PackedMatrix):
+            return _native.PackedExperts(
+                num_experts=len(down.tiles),
+                hidden=gate_up.depth,
+                width=down.depth,
+                gate_up=self._packed(gate_up),
+                down=self._packed(down),
+                gate_up_bias=address(experts.gate_up_bias),
+                down_bias=address(experts.down_bias),
+                clamped=experts.clamped,
+                alpha=moe.swiglu_alpha,
+                limit=moe.swiglu_limit,
+            )
+        plain, plain_down = experts.plain
+        num_experts, hidden, double = plain.shape
+        return _native.Experts(
+            num_experts,
+            hidden,
+            double // 2,
+            plain.data_ptr(),
+            plain_down.data_ptr(),
+            plain.dtype == torch.bfloat16,
+            address(experts.gate_up_bias),
+            address(experts.down_bias),
+            experts.clamped,
+            moe.swiglu_alpha,
+            moe.swiglu_limit,
+        )
+
+    def _packed(self, matrix: PackedMatrix) -> _native.Packed:
+        return _native.Packed(
+            format=matrix.layout,
+            activations=self._activations,
+            depth=matrix.depth,
+            columns=matrix.columns,
+            tiles=matrix.tiles.data_ptr(),
+            tile_scales=matrix.tile_scales.data_ptr(),
+            input_scale=matrix.input_scale or 0.0,
+        )
+
     def _once(self, key: Hashable, source: Source, make: Callable[[Source], Made]) -> Made:
         known = self._made.get(key)
         if known is None:
@@ -111,33 +171,10 @@ class Descriptors:
         return known[1]  # type: ignore[return-value]  # each key has one maker
 
 
-def _matrix(layer: Linear) -> _native.Matrix:
-    depth, columns = layer.weight.shape
-    bf16 = layer.weight.dtype == torch.bfloat16
-    return _native.Matrix(layer.weight.data_ptr(), bf16, depth, columns, address(layer.bias))
-
-
 def _by_head(weight: Tensor) -> _native.Matrix:
     """The first of several matrices that lie one after the other."""
     _, depth, columns = weight.shape
     return _native.Matrix(weight.data_ptr(), weight.dtype == torch.bfloat16, depth, columns, NULL)
-
-
-def _experts(experts: ExpertWeights) -> _native.Experts:
-    num_experts, hidden, double = experts.gate_up.shape
-    return _native.Experts(
-        num_experts,
-        hidden,
-        double // 2,
-        experts.gate_up.data_ptr(),
-        experts.down.data_ptr(),
-        experts.gate_up.dtype == torch.bfloat16,
-        address(experts.gate_up_bias),
-        address(experts.down_bias),
-        experts.clamped,
-        experts.moe.swiglu_alpha,
-        experts.moe.swiglu_limit,
-    )
 
 
 def _router(spec: RouterSpec) -> _native.Router:

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Decodes
 from rackscale.runtime.comm.all_to_all import AllToAll
-from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, MlpWeights, ModelWeights
 from rackscale.runtime.kv_cache import KvCache
+from rackscale.runtime.precision import Products
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
@@ -34,10 +35,16 @@ class Kernels(Protocol):
     """All take and give tensors of the compute dtype, contiguous unless said otherwise.
 
     keeps_bf16: bf16 weights stay so under an fp32 compute dtype, and are widened while they are used.
+    packs: weights of a few bits stay so (see `packing`), and are widened while they are used.
     """
 
     name: str
     keeps_bf16: bool
+    packs: bool
+
+    def rounding_to(self, products: Products) -> "Kernels":
+        """The same, with products that round their input so; kernels that do not pack stay as they are."""
+        ...
 
     def decoder(self, weights: ModelWeights, rope: Rope, ranks: AllToAll | None) -> Decoder | None:
         """The model as one call, or None where these kernels have none for it. ranks: that share the
@@ -56,8 +63,8 @@ class Kernels(Protocol):
         """X @ weight + bias; the rows of x may be part of wider ones."""
         ...
 
-    def swiglu(self, gate_up_TN: Tensor) -> Tensor:
-        """silu(gate) * up, [T, N / 2], which may be part of wider rows. May overwrite what it is given."""
+    def mlp(self, x_TH: Tensor, mlp: MlpWeights) -> Tensor:
+        """down(silu(gate) * up), [T, H]."""
         ...
 
     def route(

@@ -11,10 +11,11 @@ from rackscale.runtime.batch import Decodes
 from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.shared_memory import SharedAllToAll
 from rackscale.runtime.kernels.descriptors import Descriptors, address
-from rackscale.runtime.kernels.interface import Decoder
+from rackscale.runtime.kernels.interface import Decoder, Kernels
 from rackscale.runtime.kernels.native_decoder import NativeDecoder
 from rackscale.runtime.kernels.reference import Reference
-from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, MlpWeights, ModelWeights
+from rackscale.runtime.precision import Products
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec
 
@@ -28,9 +29,14 @@ class Native(Reference):
 
     name = "native"
     keeps_bf16 = True
+    packs = True
 
-    def __init__(self) -> None:
-        self._descriptors = Descriptors()
+    def __init__(self, products: Products = Products.FP32) -> None:
+        self._descriptors = Descriptors(products)
+
+    def rounding_to(self, products: Products) -> Kernels:
+        """Where weights are packed."""
+        return Native(products)
 
     def decoder(self, weights: ModelWeights, rope: Rope, ranks: AllToAll | None) -> Decoder | None:
         """In fp32 on the CPU, with experts here or behind shared memory."""
@@ -75,7 +81,7 @@ class Native(Reference):
         """Widens bf16 while it multiplies."""
         if not _takes(x_TH) or x_TH.stride(-1) != 1:
             return super().linear(x_TH, layer)
-        out_TN = torch.empty(len(x_TH), layer.weight.shape[1])
+        out_TN = torch.empty(len(x_TH), layer.num_outputs)
         _native.linear(
             x_TH.data_ptr(),
             x_TH.stride(0),
@@ -85,6 +91,25 @@ class Native(Reference):
             torch.get_num_threads(),
         )
         return out_TN
+
+    def mlp(self, x_TH: Tensor, mlp: MlpWeights) -> Tensor:
+        """In one call where it is packed."""
+        if not mlp.is_packed:
+            return super().mlp(x_TH, mlp)
+        x_TH = x_TH.contiguous()
+        out_TH = torch.empty(len(x_TH), mlp.down.num_outputs)
+        _native.packed_mlp(
+            x_TH.data_ptr(),
+            x_TH.shape[1],
+            len(x_TH),
+            self._descriptors.packed(mlp.gate_up),
+            self._descriptors.packed(mlp.down),
+            False,  # noqa: FBT003 (C++ names no arguments)
+            out_TH.data_ptr(),
+            out_TH.shape[1],
+            torch.get_num_threads(),
+        )
+        return out_TH
 
     def swiglu(self, gate_up_TN: Tensor) -> Tensor:
         """In place of the gate."""

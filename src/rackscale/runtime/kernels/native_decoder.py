@@ -53,7 +53,7 @@ class NativeDecoder:
             )
         moes = [layer.ffn for layer in weights.layers if isinstance(layer.ffn, MoeWeights)]
         self._loads_shape = (len(moes), moes[0].spec.router.num_experts if moes else 0)
-        self._vocab_size = weights.head.weight.shape[1]
+        self._vocab_size = weights.head.num_outputs
 
     def __call__(
         self, batch: Batch, cache: KvCache, after_layer: AfterLayer | None = None

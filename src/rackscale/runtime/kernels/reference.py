@@ -7,8 +7,9 @@ from torch import Tensor
 
 from rackscale.runtime.batch import Decodes
 from rackscale.runtime.comm.all_to_all import AllToAll
-from rackscale.runtime.kernels.interface import Decoder
-from rackscale.runtime.kernels.weights import ExpertWeights, Linear, ModelWeights
+from rackscale.runtime.kernels.interface import Decoder, Kernels
+from rackscale.runtime.kernels.weights import ExpertWeights, Linear, MlpWeights, ModelWeights
+from rackscale.runtime.precision import Products
 from rackscale.runtime.rope import Rope
 from rackscale.specs import RouterSpec, Scoring
 
@@ -18,6 +19,11 @@ class Reference:
 
     name = "reference"
     keeps_bf16 = False
+    packs = False
+
+    def rounding_to(self, products: Products) -> Kernels:  # noqa: ARG002 (others do)
+        """These compute in the dtype that they are given."""
+        return self
 
     def decoder(
         self,
@@ -40,11 +46,15 @@ class Reference:
 
     def linear(self, x_TH: Tensor, layer: Linear) -> Tensor:
         """Torch's own."""
-        weight = layer.weight.to(x_TH.dtype)
+        weight = layer.plain.to(x_TH.dtype)
         return x_TH @ weight if layer.bias is None else torch.addmm(layer.bias, x_TH, weight)
 
+    def mlp(self, x_TH: Tensor, mlp: MlpWeights) -> Tensor:
+        """Of linear layers."""
+        return self.linear(self.swiglu(self.linear(x_TH, mlp.gate_up)), mlp.down)
+
     def swiglu(self, gate_up_TN: Tensor) -> Tensor:
-        """Torch's own."""
+        """silu(gate) * up, [T, N / 2], which may be part of wider rows. May overwrite what it is given."""
         gate, up = gate_up_TN.chunk(2, dim=-1)
         return F.silu(gate) * up
 
@@ -77,7 +87,7 @@ class Reference:
         tokens = order // experts_TK.shape[1]
         rows = hidden_TH[tokens]
         out = torch.empty_like(rows)
-        counts = torch.bincount(chosen[order], minlength=len(experts.down)).tolist()
+        counts = torch.bincount(chosen[order], minlength=len(experts.plain[1])).tolist()
         start = 0
         for expert, count in enumerate(counts):
             if count:
@@ -142,7 +152,7 @@ def _only_best_groups(choice_TE: Tensor, router: RouterSpec) -> Tensor:
 
 def expert_inner(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
     """What an expert multiplies with its last matrix, [rows, width]."""
-    inner = rows @ experts.gate_up[expert].to(rows.dtype)
+    inner = rows @ experts.plain[0][expert].to(rows.dtype)
     if experts.gate_up_bias is not None:
         inner = inner + experts.gate_up_bias[expert].to(rows.dtype)
     gate, up = inner.chunk(2, dim=-1)
@@ -155,7 +165,7 @@ def expert_inner(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
 
 def _expert(rows: Tensor, expert: int, experts: ExpertWeights) -> Tensor:
     inner = expert_inner(rows, expert, experts)
-    out = inner @ experts.down[expert].to(rows.dtype)
+    out = inner @ experts.plain[1][expert].to(rows.dtype)
     if experts.down_bias is not None:
         out = out + experts.down_bias[expert].to(rows.dtype)
     return out

@@ -8,16 +8,27 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from rackscale.runtime.kernels.packing import PackedMatrix
 from rackscale.specs import Activation, GqaSpec, MlaSpec, MoeSpec
 
 
 @dataclass(frozen=True, slots=True)
 class Linear:
-    """weight [in, out], in the compute dtype or, where `Kernels.keeps_bf16`, in bf16; bias in the compute
-    dtype, or None."""
+    """weight [in, out], in the compute dtype or, where `Kernels.keeps_bf16`, in bf16; or packed, where
+    `Kernels.packs`. bias in the compute dtype, or None."""
 
-    weight: Tensor
+    weight: Tensor | PackedMatrix
     bias: Tensor | None = None
+
+    @property
+    def num_outputs(self) -> int:
+        return self.weight.columns if isinstance(self.weight, PackedMatrix) else self.weight.shape[1]
+
+    @property
+    def plain(self) -> Tensor:
+        """The weight, of a layer that is not packed."""
+        assert isinstance(self.weight, Tensor), "only kernels that pack get packed weights"
+        return self.weight
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,24 +67,35 @@ class GqaWeights:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MlpWeights:
-    """gate_up: gate first."""
+    """gate_up: gate first; or both are packed, gate and up in turns, without biases."""
 
     gate_up: Linear
     down: Linear
+
+    @property
+    def is_packed(self) -> bool:
+        return isinstance(self.gate_up.weight, PackedMatrix)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ExpertWeights:
     """The routed experts: gate_up [E, hidden, 2 * width], gate first; down [E, width, hidden]; biases
     [E, 2 * width] and [E, hidden], or None. In the checkpoint's own dtype: widening bf16 to fp32 loses
-    nothing.
+    nothing. Or both are packed, gate and up in turns.
     """
 
-    gate_up: Tensor
-    down: Tensor
+    gate_up: Tensor | PackedMatrix
+    down: Tensor | PackedMatrix
     gate_up_bias: Tensor | None
     down_bias: Tensor | None
     moe: MoeSpec
+
+    @property
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """gate_up and down, where they are not packed."""
+        assert isinstance(self.gate_up, Tensor), "only kernels that pack get packed weights"
+        assert isinstance(self.down, Tensor), "they are packed both or not at all"
+        return self.gate_up, self.down
 
     @property
     def clamped(self) -> bool:

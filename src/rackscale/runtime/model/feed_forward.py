@@ -17,8 +17,7 @@ class Mlp:
 
     def __call__(self, x_TH: Tensor) -> Tensor:
         """[T, H] to [T, H]."""
-        inner = self.kernels.swiglu(self.kernels.linear(x_TH, self.weights.gate_up))
-        return self.kernels.linear(inner, self.weights.down)
+        return self.kernels.mlp(x_TH, self.weights)
 
 
 class Moe:
@@ -60,6 +59,9 @@ class Moe:
 
 def load_mlp(loader: Loader, role: str) -> MlpWeights:
     """role: "ffn" or "shared"."""
+    packed = loader.packed_mlp(role)
+    if packed is not None:
+        return packed
     return MlpWeights(gate_up=loader.linear(f"{role}.gate", f"{role}.up"), down=loader.linear(f"{role}.down"))
 
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from rackscale.runtime.batch import Batch, Chunk
-from rackscale.runtime.kernels import Kernels, Linear, MlaWeights
+from rackscale.runtime.kernels import Kernels, MlaWeights
 from rackscale.runtime.model.chunk_attention import attend
-from rackscale.runtime.model.weights import Loader, columns, input_major, rows
+from rackscale.runtime.model.weights import Loader, Rows, columns, ordered, rows
 from rackscale.runtime.rope import Rope, halves
 from rackscale.specs import MlaSpec, RopeSpec, Span, YarnScaling, share_heads
 
@@ -88,24 +88,22 @@ def load_mla(loader: Loader, spec: MlaSpec, rope: RopeSpec) -> MlaWeights:
     """Rotated rows are put in halves where the checkpoint has them interleaved."""
     mscale = rope.scaling.softmax_mscale if isinstance(rope.scaling, YarnScaling) else 1.0
     lora = spec.q_lora_rank is not None
-    query, key = loader.matrix("attn.q_b" if lora else "attn.q"), loader.matrix("attn.kv_a")
-    key_bias = loader.maybe("attn.kv_a_bias")
-    if rope.interleaved:
-        query, key = _halved_query(spec, query), _halved_key(spec, key)
-        key_bias = None if key_bias is None else _halved_key(spec, key_bias[:, None])[:, 0]
-    first = loader.matrix("attn.q_a") if lora else query
-    bias = None
+    query_order, key_order = (_query_order(spec), _key_order(spec)) if rope.interleaved else (None, None)
+    query, key = Rows("attn.q_b" if lora else "attn.q", query_order), Rows("attn.kv_a", key_order)
+    key_bias, bias = loader.maybe("attn.kv_a_bias"), None
     if key_bias is not None:
         query_bias = loader.maybe("attn.q_a_bias")
-        bias = torch.cat((key_bias.new_zeros(len(first)) if query_bias is None else query_bias, key_bias))
+        if query_bias is None:
+            query_bias = key_bias.new_zeros(spec.q_lora_rank or len(_query_order(spec)))
+        bias = torch.cat((query_bias, ordered(key_bias, key_order)))
     up = loader.matrix("attn.kv_b").view(spec.num_heads, -1, spec.kv_lora_rank)
     return MlaWeights(
         spec=spec,
         eps=NORM_EPS,
         scale=(spec.nope_head_dim + spec.rope_head_dim) ** -0.5 * mscale**2,
-        first=Linear(input_major([first, key]), bias),
+        first=loader.fused([Rows("attn.q_a") if lora else query, key], bias),
         query_norm=loader.maybe("attn.q_a_norm"),
-        query_up=Linear(input_major([query])) if lora else None,
+        query_up=loader.fused([query]) if lora else None,
         latent_norm=loader.get("attn.kv_a_norm"),
         key_up_ANR=up[:, : spec.nope_head_dim].contiguous(),
         value_up_ARV=up[:, spec.nope_head_dim :].mT.contiguous(),
@@ -136,12 +134,16 @@ def share_mla(weights: MlaWeights, tp: int, member: int) -> MlaWeights:
     )
 
 
-def _halved_query(spec: MlaSpec, rows: Tensor) -> Tensor:
-    heads = rows.view(spec.num_heads, -1, rows.shape[-1])
+def _query_order(spec: MlaSpec) -> Tensor:
+    """Rows of the queries' matrix, with what is rotated in halves."""
+    width = spec.nope_head_dim + spec.rope_head_dim
+    heads = torch.arange(spec.num_heads * width).view(spec.num_heads, width, 1)
     nope, rope = heads.split((spec.nope_head_dim, spec.rope_head_dim), 1)
-    return torch.cat((nope, halves(rope)), 1).flatten(0, 1)
+    return torch.cat((nope, halves(rope)), 1).flatten()
 
 
-def _halved_key(spec: MlaSpec, rows: Tensor) -> Tensor:
+def _key_order(spec: MlaSpec) -> Tensor:
+    """The same of latents and the rotated key."""
+    rows = torch.arange(spec.kv_lora_rank + spec.rope_head_dim)[:, None]
     latent, rope = rows.split((spec.kv_lora_rank, spec.rope_head_dim), 0)
-    return torch.cat((latent, halves(rope)), 0)
+    return torch.cat((latent, halves(rope)), 0).flatten()

@@ -1,5 +1,6 @@
 """A decoder-only language model of one rank."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -19,11 +20,13 @@ from rackscale.runtime.kernels import (
     ModelWeights,
 )
 from rackscale.runtime.kernels.interface import AfterLayer
+from rackscale.runtime.kernels.packing import Packer
 from rackscale.runtime.kv_cache import KvCache
 from rackscale.runtime.model.feed_forward import Mlp, Moe, load_mlp, load_moe
 from rackscale.runtime.model.gqa import Gqa, load_gqa, share_gqa
 from rackscale.runtime.model.mla import Mla, load_mla, share_mla
 from rackscale.runtime.model.weights import Loader
+from rackscale.runtime.precision import precision_of
 from rackscale.runtime.rope import Rope
 from rackscale.specs import GqaSpec, LayerSpec, MlaSpec, ModelSpec
 
@@ -49,32 +52,47 @@ class LoadedModel:
 def load_model(
     checkpoint: Checkpoint,
     *,
-    dtype: torch.dtype,
     kernels: Kernels,
     max_positions: int,
+    activations: str = "auto",
+    weights: str = "auto",
     device: str = "cpu",
     progress: Progress = _no_progress,
 ) -> LoadedModel:
     """All layers, embedding and head, on one device, in one compute dtype.
 
-    max_positions: how far rows reach; at most the model's own limit. progress: told how many layers are
-    loaded, of how many.
+    max_positions: how far rows reach; at most the model's own limit. activations: see `precision_of`.
+    weights: nvfp4: experts are quantised if they are not yet; else as in the checkpoint. progress: told how
+    many layers are loaded, of how many.
     """
     spec, place = checkpoint.spec, torch.device(device)
-    loader = Loader(checkpoint, dtype=dtype, device=place, kernels=kernels)
+    quantises = weights == "nvfp4"
+    quantised = quantises or checkpoint.is_quantised
+    precision = precision_of(activations, packs=kernels.packs, quantised=quantised)
+    kernels = kernels.rounding_to(precision.products)
+    packer = Packer(len(os.sched_getaffinity(0))) if kernels.packs else None
+    loader = Loader(checkpoint, precision=precision, device=place, kernels=kernels, packer=packer)
     layers = []
     for number, layer in enumerate(spec.layers):
         layers.append(_load_layer(loader.layer(number), spec, layer))
+        loader.finish()
         progress(number + 1, spec.num_layers)
-    weights = ModelWeights(
+    loaded = ModelWeights(
         eps=spec.norm_eps,
         embed=loader.matrix("embed"),
         layers=tuple(layers),
         final_norm=loader.get("final_norm"),
         head=loader.linear("head"),
     )
-    rope = Rope(spec.rope, max_positions, place)
-    return LoadedModel(spec=spec, weights=weights, rope=rope, dtype=dtype, device=place, kernels=kernels)
+    loader.finish()
+    return LoadedModel(
+        spec=spec,
+        weights=loaded,
+        rope=Rope(spec.rope, max_positions, place),
+        dtype=precision.dtype,
+        device=place,
+        kernels=kernels,
+    )
 
 
 def share_model(loaded: LoadedModel, tp: int) -> tuple[LoadedModel, ...]:

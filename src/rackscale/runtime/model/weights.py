@@ -1,26 +1,45 @@
 """Weights as the forward pass wants them: cast, fused and put input-major once, at load."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
-from rackscale.runtime.kernels import ExpertWeights, Kernels, Linear
+from rackscale.checkpoint.codecs import Format
+from rackscale.runtime.kernels import ExpertWeights, Kernels, Linear, MlpWeights
+from rackscale.runtime.kernels.packing import ExpertParts, PackedMatrix, Packer, Part, packable
+from rackscale.runtime.precision import Precision, Products
 from rackscale.specs import MoeSpec, Span
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """The rows of a role's matrix, in another order than the checkpoint's if one is given."""
+
+    role: str
+    order: Tensor | None = None
 
 
 class Loader:
     """A layer's tensors by their role inside it ("attn.q"), on one device.
 
-    dtype: what is computed in. prefix: the layer's roles begin with it.
+    prefix: the layer's roles begin with it. packer: of kernels that pack; None: everything is decoded.
     """
 
     def __init__(
-        self, checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device, kernels: Kernels
+        self,
+        checkpoint: Checkpoint,
+        *,
+        precision: Precision,
+        device: torch.device,
+        kernels: Kernels,
+        packer: Packer | None,
     ) -> None:
-        self._checkpoint, self._dtype, self._device = checkpoint, dtype, device
-        self._keeps_bf16 = kernels.keeps_bf16 and dtype == torch.float32 and device.type == "cpu"
+        self._checkpoint, self._dtype, self._device = checkpoint, precision.dtype, device
+        self._keeps_bf16 = kernels.keeps_bf16 and precision.dtype == torch.float32 and device.type == "cpu"
+        self._packer, self._packs_bf16 = packer, precision.products is not Products.FP32
         self._prefix = ""
 
     def layer(self, number: int) -> "Loader":
@@ -51,7 +70,36 @@ class Loader:
 
     def linear(self, *roles: str) -> Linear:
         """One linear layer of several, one after the other along their outputs."""
-        return Linear(input_major([self.matrix(role) for role in roles]), self._fused_bias(roles))
+        return self.fused([Rows(role) for role in roles], self._fused_bias(roles))
+
+    def fused(self, parts: Sequence[Rows], bias: Tensor | None = None) -> Linear:
+        """The same with rows in an order. Packed where it can be."""
+        packed = self._all_packed(part.role for part in parts)
+        if packed is None or not all(map(is_orderable, packed, parts)):
+            return Linear(input_major([ordered(self.matrix(part.role), part.order) for part in parts]), bias)
+        assert self._packer is not None, "something packs them"
+        rows = [packed_rows(one, part.order) for one, part in zip(packed, parts, strict=True)]
+        return Linear(self._packer.matrix(rows), bias)
+
+    def _all_packed(self, roles: Iterable[str]) -> list[Part] | None:
+        """The roles' matrices in the bits that they have in the checkpoint; None where they are not of one
+        kind that the kernels take so."""
+        if self._packer is None:
+            return None
+        parts: list[Part] = []
+        for role in roles:
+            packed = self._checkpoint.packed(self._prefix + role)
+            if packed is None and not self._packs_bf16:
+                return None
+            parts.append(self._raw(role) if packed is None else packed)
+        return parts if packable(parts) else None
+
+    def packed_mlp(self, role: str) -> MlpWeights | None:
+        """An MLP's matrices; None where they are not all in a few bits, or have biases."""
+        pair, down = self._all_packed([f"{role}.gate", f"{role}.up"]), self._all_packed([f"{role}.down"])
+        if self._packer is None or pair is None or down is None or self.has(f"{role}.down_bias"):
+            return None
+        return MlpWeights(gate_up=Linear(self._packer.gate_up(*pair)), down=Linear(self._packer.matrix(down)))
 
     def router(self) -> Linear:
         """The router, in fp32 whatever is computed in."""
@@ -59,8 +107,35 @@ class Loader:
         return Linear(weight, self.maybe("router_bias", torch.float32))
 
     def experts(self, moe: MoeSpec) -> ExpertWeights:
-        """All routed experts, stacked, each copied once, in the checkpoint's dtype."""
+        """All routed experts, stacked, each copied once, packed or in the checkpoint's dtype."""
         numbers = range(moe.router.num_experts)
+        gate_up_bias = down_bias = None
+        if moe.expert_bias:
+            gate_up_bias = torch.stack(
+                [
+                    torch.cat([self.get(f"experts.{n}.{part}_bias") for part in ("gate", "up")])
+                    for n in numbers
+                ]
+            )
+            down_bias = torch.stack([self.get(f"experts.{n}.down_bias") for n in numbers])
+        gate_up, down = self._packed_experts(numbers) or self._stacked_experts(numbers)
+        return ExpertWeights(
+            gate_up=gate_up, down=down, gate_up_bias=gate_up_bias, down_bias=down_bias, moe=moe
+        )
+
+    def _packed_experts(self, numbers: range) -> tuple[PackedMatrix, PackedMatrix] | None:
+        """None: they are not all in one kind of a few bits."""
+        gates, ups, downs = (
+            self._all_packed(f"experts.{number}.{name}" for number in numbers)
+            for name in ("gate", "up", "down")
+        )
+        if gates is None or ups is None or downs is None or not packable(gates + ups):
+            return None
+        assert self._packer is not None, "something packs them"
+        parts = zip(gates, ups, downs, strict=True)
+        return self._packer.experts([ExpertParts(gate=gate, up=up, down=down) for gate, up, down in parts])
+
+    def _stacked_experts(self, numbers: range) -> tuple[Tensor, Tensor]:
         first = self._raw("experts.0.gate")
         width, hidden = first.shape
         dtype = first.dtype if first.dtype in {torch.float32, torch.bfloat16} else self._dtype
@@ -71,18 +146,13 @@ class Loader:
             gate_up[number, :, :width] = self._raw(f"{role}.gate").mT
             gate_up[number, :, width:] = self._raw(f"{role}.up").mT
             down[number] = self._raw(f"{role}.down").mT
-        gate_up_bias = down_bias = None
-        if moe.expert_bias:
-            gate_up_bias = torch.stack(
-                [
-                    torch.cat([self.get(f"experts.{n}.{part}_bias") for part in ("gate", "up")])
-                    for n in numbers
-                ]
-            )
-            down_bias = torch.stack([self.get(f"experts.{n}.down_bias") for n in numbers])
-        return ExpertWeights(
-            gate_up=gate_up, down=down, gate_up_bias=gate_up_bias, down_bias=down_bias, moe=moe
-        )
+        return gate_up, down
+
+    def finish(self) -> None:
+        """Have everything that is to be packed so far packed; the files' pages are not needed any more."""
+        if self._packer is not None:
+            self._packer.run()
+            self._checkpoint.forget_pages()
 
     def _raw(self, role: str) -> Tensor:
         return self._checkpoint.tensor(self._prefix + role)
@@ -105,13 +175,36 @@ def input_major(matrices: list[Tensor]) -> Tensor:
     return torch.cat([matrix.mT for matrix in matrices], 1).contiguous()
 
 
+def ordered(matrix: Tensor, order: Tensor | None) -> Tensor:
+    """Its rows in that order."""
+    return matrix if order is None else matrix[order]
+
+
+def is_orderable(part: Part, rows: Rows) -> bool:
+    """Whether the rows can be had in their order without unpacking: not where scales are of blocks of
+    rows."""
+    return rows.order is None or isinstance(part, Tensor) or part.format is not Format.FP8
+
+
+def packed_rows(part: Part, order: Tensor | None) -> Part:
+    """The same of what is packed row by row."""
+    if isinstance(part, Tensor) or order is None:
+        return ordered(part, order) if isinstance(part, Tensor) else part
+    return replace(part, codes=part.codes[order], scales=part.scales[order])
+
+
 def columns(layer: Linear, *spans: Span) -> Linear:
     """A layer that gives some of the outputs. Copies them: kernels want whole rows."""
-    weight = torch.cat([layer.weight[:, span.start : span.end] for span in spans], 1)
     bias = None if layer.bias is None else torch.cat([layer.bias[span.start : span.end] for span in spans])
-    return Linear(weight, bias)
+    if isinstance(layer.weight, PackedMatrix):
+        return Linear(layer.weight.some_outputs(spans), bias)
+    return Linear(torch.cat([layer.weight[:, span.start : span.end] for span in spans], 1), bias)
 
 
 def rows(layer: Linear, span: Span) -> Linear:
-    """A layer of some of the inputs: a view. Of those that make up the whole the first adds the bias."""
-    return Linear(layer.weight[span.start : span.end], None if span.start else layer.bias)
+    """A layer of some of the inputs: a view, but for packed ones. Of those that make up the whole the first
+    adds the bias."""
+    bias = None if span.start else layer.bias
+    if isinstance(layer.weight, PackedMatrix):
+        return Linear(layer.weight.inputs(span.start, span.end), bias)
+    return Linear(layer.weight[span.start : span.end], bias)
