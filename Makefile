@@ -1,6 +1,6 @@
 # Two commands matter: `make serve` and `make test`. Each does its own set-up.
 .DELETE_ON_ERROR:
-.PHONY: setup serve test check lint types layers dead bench bench-engines real-sizes chaos docs clean
+.PHONY: setup serve test check lint types layers dead bench bench-kernels bench-engines real-sizes chaos docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -50,6 +50,9 @@ bench-engines: setup
 
 real-sizes: setup
 	$(BIN)/python bench/real_sizes.py --activations int8 $(ARGS)
+
+bench-kernels: setup
+	$(BIN)/python bench/kernels.py $(ARGS)
 
 chaos: setup
 	PYTHONPATH=tests/serve OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --requests 10000 --kills 200 $(ARGS)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.runtime import _native
-from rackscale.runtime.kernels.packing import Packer, PackedMatrix, Part
+from rackscale.runtime.kernels.packing import PackedMatrix, Packer, Part
 
 E2M1 = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6], dtype=torch.float64)
 FP32, BF16, INT8, NVFP4 = range(4)  # csrc/packed.hpp's Activations

@@ -3,6 +3,9 @@
 
 from collections.abc import Callable
 
+import numpy as np
+import numpy.typing as npt
+
 from rackscale.core import IntColumn
 
 class Matrix:
@@ -24,6 +27,77 @@ class Experts:
         limit: float,
         /,
     ) -> None: ...
+
+class Packed:
+    def __init__(
+        self,
+        *,
+        format: int,  # noqa: A002 (csrc/packed.hpp's name)
+        activations: int,
+        depth: int,
+        columns: int,
+        tiles: int,
+        tile_scales: int,
+        input_scale: float,
+    ) -> None: ...
+
+class PackedExperts:
+    def __init__(
+        self,
+        *,
+        num_experts: int,
+        hidden: int,
+        width: int,
+        gate_up: Packed,
+        down: Packed,
+        gate_up_bias: int,
+        down_bias: int,
+        clamped: bool,
+        alpha: float,
+        limit: float,
+    ) -> None: ...
+
+def tile_bytes(layout: int, depth: int, /) -> int: ...
+def pack(jobs: npt.NDArray[np.int64], scales: npt.NDArray[np.float64], num_threads: int, /) -> None: ...
+def read_bandwidth(memory: int, size: int, num_threads: int, /) -> float: ...
+def peak(of_int8: bool, num_threads: int, /) -> float: ...
+def instructions() -> str: ...
+def set_instructions(name: str, /) -> None: ...
+def packed_linear(
+    rows: int,
+    row_stride: int,
+    num_rows: int,
+    packed: Packed,
+    bias: int,
+    add: bool,
+    out: int,
+    out_stride: int,
+    num_threads: int,
+    /,
+) -> None: ...
+def packed_mlp(
+    rows: int,
+    row_stride: int,
+    num_rows: int,
+    gate_up: Packed,
+    down: Packed,
+    add: bool,
+    out: int,
+    out_stride: int,
+    num_threads: int,
+    /,
+) -> None: ...
+def packed_experts(
+    hidden: int,
+    gates: int,
+    expert_ids: int,
+    num_tokens: int,
+    per_token: int,
+    experts: PackedExperts,
+    out: int,
+    num_threads: int,
+    /,
+) -> None: ...
 
 class Router:
     def __init__(

@@ -5,8 +5,10 @@
 #include <memory>
 #include <vector>
 
+#include "kernels.hpp"
 #include "packed.hpp"
 #include "packed_kernels.hpp"
+#include "probe.hpp"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -80,6 +82,18 @@ void bind_packed(nb::module_& m) {
     return rackscale::tile_bytes(static_cast<rackscale::Format>(format), depth);
   });
   m.def("pack", pack);
+  m.def(
+      "read_bandwidth",
+      [](Address memory, int64_t size, int num_threads) {
+        return rackscale::read_bandwidth(at<void>(memory), size, num_threads);
+      },
+      Release());
+  m.def(
+      "peak",
+      [](bool of_int8, int num_threads) {
+        return rackscale::peak(of_int8 ? rackscale::Peak::kInt8 : rackscale::Peak::kBf16, num_threads);
+      },
+      Release());
   m.def("instructions", [] { return rackscale::instructions().name; });
   m.def("set_instructions", rackscale::set_instructions);
   m.def(

@@ -11,7 +11,7 @@ namespace {
 struct Avx2 {
   static constexpr int kLanes = 8;
   static constexpr bool kHasBf16 = false;
-  static constexpr int kPrefetchFrom = 4, kPrefetchBytes = 2304;
+  static constexpr int kPrefetchFrom = 1, kPrefetchBytes = 4608;
   typedef __m256 F;
   typedef __m256i W;
 

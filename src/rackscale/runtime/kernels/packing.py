@@ -1,12 +1,12 @@
 """Weights on their way into the layout of the packed kernels (csrc/packed.hpp): tiles of sixteen outputs.
 
-A `Packer` collects what has to be done and allocates; `Packer.run` does it, on all cores, without the interpreter.
-Until then tensors hold nothing.
+A `Packer` collects what has to be done and allocates; `Packer.run` does it, on all cores, without the
+interpreter. Until then tensors hold nothing.
 """
 
 import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.core import SpecError
-from rackscale.runtime import _native
+from rackscale.specs import Span
 
 TILE = 16
 _JOBS_AT_ONCE = 256
@@ -46,9 +46,9 @@ _SPANS = {Layout.NVFP4: 64, Layout.INT4: 64, Layout.MXFP4: 128, Layout.FP8: 128,
 class PackedMatrix:
     """A weight of `columns` outputs and `depth` inputs in tiles; of experts: one after the other.
 
-    tiles: uint8 [tiles, bytes] or [E, tiles, bytes], 64-byte aligned. tile_scales: fp32 [tiles] or [E, tiles].
+    tiles: uint8 [tiles, bytes] or [E, tiles, bytes], 64-byte aligned. tile_scales: fp32, one a tile.
     halves: 2 where tiles of gate and up take turns, each filled up to whole tiles by itself; otherwise 1.
-    input_scale: the largest activation / 2688; None where the checkpoint does not say, or not the same for all.
+    input_scale: the largest activation / 2688; None where the checkpoint does not say, or not one for all.
     """
 
     layout: Layout
@@ -59,11 +59,23 @@ class PackedMatrix:
     halves: int = 1
     input_scale: float | None = None
 
+    def some_outputs(self, spans: Sequence[Span]) -> "PackedMatrix":
+        """Several spans of outputs as one matrix. Copies them."""
+        parts = [self.outputs(span.start, span.end) for span in spans]
+        tiles = allocate(sum(part.tiles.numel() for part in parts)).view(-1, self.tiles.shape[-1])
+        return replace(
+            self,
+            columns=sum(part.columns for part in parts),
+            tiles=torch.cat([part.tiles for part in parts], out=tiles),
+            tile_scales=torch.cat([part.tile_scales for part in parts]),
+        )
+
     def outputs(self, start: int, stop: int) -> "PackedMatrix":
         """The outputs start .. stop - 1, of each half; multiples of 16, or the end. Of one matrix a view.
 
         Raises:
             SpecError: they cut a tile.
+
         """
         width = self.columns // self.halves
         if start % TILE or (stop % TILE and stop != width) or not 0 <= start < stop <= width:
@@ -72,10 +84,13 @@ class PackedMatrix:
         return self._with((stop - start) * self.halves, self.depth, self.tiles[..., part, :], part)
 
     def inputs(self, start: int, stop: int) -> "PackedMatrix":
-        """The inputs start .. stop - 1 of every output, copied; multiples of 64 (mxfp4, fp8: 128), or the end.
+        """The inputs start .. stop - 1 of every output, copied; multiples of 64 (mxfp4, fp8: 128).
+
+        The last may be the end.
 
         Raises:
             SpecError: they cut what shares a line of scales.
+
         """
         span = _SPANS[self.layout]
         if start % span or (stop % span and stop != self.depth) or not 0 <= start < stop <= self.depth:
@@ -111,7 +126,7 @@ class ExpertParts:
 
 
 def allocate(size: int) -> Tensor:
-    """`size` bytes of zeros, on huge pages where they help; a child that forks shares them until it writes."""
+    """`size` bytes of zeros, on huge pages where they help; forked children share them until they write."""
     memory = mmap.mmap(-1, max(size, 1), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
@@ -119,8 +134,10 @@ def allocate(size: int) -> Tensor:
 
 
 def packable(parts: Sequence[Part]) -> bool:
-    """Whether the kernels take these matrices, their rows one after the other, as one: a format they know, as many
-    columns each, and no tile with rows of two of them."""
+    """Whether the kernels take these matrices, their rows one after the other, as one.
+
+    That is: one format that they know, as many columns each, and no tile with rows of two of them.
+    """
     layouts = {_layout(part) for part in parts}
     return (
         len(layouts) == 1
@@ -144,6 +161,7 @@ class Packer:
 
         Raises:
             SpecError: they are not `packable`.
+
         """
         _make_sure(parts)
         matrix = _allocated(parts, sum(_num_tiles(part) for part in parts), 1)
@@ -158,6 +176,7 @@ class Packer:
 
         Raises:
             SpecError: they are of different formats or shapes.
+
         """
         _make_sure_of_pair(gate, up)
         matrix = _allocated([gate, up], 2 * _num_tiles(gate), 2)
@@ -170,6 +189,7 @@ class Packer:
 
         Raises:
             SpecError: an expert differs from the first in format or shape.
+
         """
         gates = [part for expert in experts for part in (expert.gate, expert.up)]
         downs = [expert.down for expert in experts]
@@ -177,7 +197,9 @@ class Packer:
             _make_sure_of_pair(gate, up)
         for parts in (gates, downs):
             if len({(_layout(part), tuple(part.shape)) for part in parts}) != 1:
-                raise SpecError("experts of a layer differ in format or shape", hint="quantise all of them alike")
+                raise SpecError(
+                    "experts of a layer differ in format or shape", hint="quantise all of them alike"
+                )
         _make_sure(downs[:1])
         gate_up = _allocated(gates[:2], 2 * _num_tiles(gates[0]), 2, len(experts), _input_scale(gates))
         down = _allocated(downs[:1], _num_tiles(downs[0]), 1, len(experts), _input_scale(downs))
@@ -189,6 +211,8 @@ class Packer:
 
     def run(self, progress: Callable[[int, int], None] | None = None) -> None:
         """Does all that was asked for. progress(done, all), in bytes, every now and then."""
+        from rackscale.runtime import _native  # noqa: PLC0415 (needs C++)
+
         sizes = [row[5] * row[6] for row in self._jobs]
         total, done = sum(sizes), 0
         scales = np.array(self._scales, dtype=np.float64)
@@ -262,6 +286,8 @@ def _input_scale(parts: Sequence[Part]) -> float | None:
 def _allocated(
     parts: Sequence[Part], num_tiles: int, halves: int, num_experts: int = 0, input_scale: float | None = None
 ) -> PackedMatrix:
+    from rackscale.runtime import _native  # noqa: PLC0415 (needs C++)
+
     layout, depth = _layout(parts[0]), parts[0].shape[1]
     if layout is None:
         raise SpecError("a matrix that cannot be packed", hint="see packable()")

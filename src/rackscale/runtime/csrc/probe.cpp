@@ -1,0 +1,110 @@
+// What this machine can do at most, measured beside the kernels: reading memory, and multiplying small integers or bf16.
+#include "probe.hpp"
+
+#include <chrono>
+#include <cstring>
+#include <thread>
+#include <vector>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace rackscale {
+namespace {
+
+typedef uint64_t u64x8 __attribute__((vector_size(64), aligned(8), may_alias));
+
+template <typename Work>
+double seconds(int num_threads, Work&& work) {
+  const auto begin = std::chrono::steady_clock::now();
+  std::vector<std::thread> threads;
+  for (int thread = 1; thread < num_threads; ++thread) threads.emplace_back([&work, thread] { work(thread); });
+  work(0);
+  for (std::thread& thread : threads) thread.join();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
+
+#if defined(__x86_64__) && defined(__GNUC__)
+constexpr int64_t kRounds = 20'000'000;
+constexpr int kChains = 10;  // sums at once: enough to hide a product's latency
+
+// Operations (a product and a sum are two) of all rounds.
+__attribute__((target("avx2"))) double multiply_avx2() {
+  __m256i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_epi8(static_cast<char>(i));
+  const __m256i factor = _mm256_set1_epi8(1);
+  for (int64_t round = 0; round < kRounds; ++round)
+    for (int i = 0; i < kChains; ++i) __asm__ volatile("vpmaddubsw %1, %0, %0" : "+x"(sums[i]) : "x"(factor));
+  return 2.0 * 32 * kChains * kRounds;
+}
+__attribute__((target("avx512f,avx512vnni"))) double multiply_int8() {
+  __m512i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_epi32(i);
+  const __m512i factor = _mm512_set1_epi8(1);
+  for (int64_t round = 0; round < kRounds; ++round)
+    for (int i = 0; i < kChains; ++i) __asm__ volatile("vpdpbusd %1, %1, %0" : "+v"(sums[i]) : "v"(factor));
+  return 2.0 * 64 * kChains * kRounds;
+}
+__attribute__((target("avx512f,avx512bf16"))) double multiply_bf16() {
+  __m512i sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm512_set1_epi32(0x3f803f80);
+  const __m512i factor = _mm512_set1_epi32(0x3f803f80);
+  for (int64_t round = 0; round < kRounds; ++round)
+    for (int i = 0; i < kChains; ++i) __asm__ volatile("vdpbf16ps %1, %1, %0" : "+v"(sums[i]) : "v"(factor));
+  return 2.0 * 32 * kChains * kRounds;
+}
+__attribute__((target("avx2,fma"))) double multiply_fp32() {
+  __m256 sums[kChains];
+  for (int i = 0; i < kChains; ++i) sums[i] = _mm256_set1_ps(1.0f);
+  const __m256 factor = _mm256_set1_ps(0.5f);
+  for (int64_t round = 0; round < kRounds; ++round)
+    for (int i = 0; i < kChains; ++i)
+      __asm__ volatile("vfmadd231ps %1, %1, %0" : "+x"(sums[i]) : "x"(factor));
+  return 2.0 * 8 * kChains * kRounds;
+}
+#endif
+
+}  // namespace
+
+double read_bandwidth(const void* memory, int64_t size, int num_threads) {
+  std::vector<uint64_t> kept(static_cast<size_t>(num_threads));
+  const int64_t each = size / num_threads / 128 * 128;
+  const double taken = seconds(num_threads, [&](int thread) {
+    const char* from = static_cast<const char*>(memory) + thread * each;
+    u64x8 a = {}, b = {};
+    for (int64_t i = 0; i < each; i += 128) {
+      u64x8 x, y;
+      std::memcpy(&x, from + i, sizeof(x));
+      std::memcpy(&y, from + i + 64, sizeof(y));
+      a += x;
+      b += y;
+    }
+    a += b;
+    for (int i = 0; i < 8; ++i) kept[static_cast<size_t>(thread)] += a[i];
+  });
+  volatile uint64_t sink = 0;
+  for (const uint64_t value : kept) sink = sink + value;
+  return static_cast<double>(each * num_threads) / taken;
+}
+
+double peak(Peak what, int num_threads) {
+#if defined(__x86_64__) && defined(__GNUC__)
+  const bool wide = __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+  if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma")) return 0.0;
+  const auto multiply = what == Peak::kInt8 ? (wide ? multiply_int8 : multiply_avx2)
+                                            : (wide ? multiply_bf16 : multiply_fp32);
+  double operations = 0.0;
+  const double taken = seconds(num_threads, [&](int thread) {
+    const double done = multiply();
+    if (thread == 0) operations = done;
+  });
+  return operations * num_threads / taken;
+#else
+  (void)what;
+  (void)num_threads;
+  return 0.0;
+#endif
+}
+
+}  // namespace rackscale
