@@ -20,7 +20,7 @@ from rackscale.checkpoint.quantizer.shard_file import ShardFile
 from rackscale.checkpoint.quantizer.source_files import SourceFiles
 from rackscale.core import SpecError
 
-BAND_BYTES = 1 << 23
+BAND_BYTES = 1 << 21
 BAND_MULTIPLE = 128  # rows: FP8 has a scale for as many
 
 
