@@ -140,7 +140,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     bench = Bench(options)
     keep(bench.row("-", "bf16 weights", options.model, "fp32", 0.0))
-    keep(bench.row("-", "bf16 weights", options.model, "bf16", 0.0))
+    if "bf16" in options.activations:
+        keep(bench.row("-", "bf16 weights", options.model, "bf16", 0.0))
     variants = [variant for variant in VARIANTS if variant.activations in options.activations]
     with tempfile.TemporaryDirectory() as made:
         scratch = options.work or Path(made)
@@ -178,7 +179,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--calibration", type=Path, default=ROOT / "models" / "calibration.txt")
     parser.add_argument("--bytes", type=int, help="of the text, from its beginning; all of it by default")
     parser.add_argument("--scopes", nargs="+", default=["experts", "linear"], choices=["experts", "linear"])
-    parser.add_argument("--activations", nargs="+", default=["fp32", "nvfp4"], choices=["fp32", "nvfp4"])
+    kinds = ["fp32", "bf16", "nvfp4"]
+    parser.add_argument("--activations", nargs="+", default=kinds, choices=kinds)
     parser.add_argument(
         "--work", type=Path, help="where checkpoints are kept, and taken from; nowhere by default"
     )

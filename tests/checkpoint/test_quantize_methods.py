@@ -56,15 +56,6 @@ def test_no_single_scale_of_a_block_is_better_than_the_one_that_search_found() -
     assert float(off.sum()) < 1.02 * float(best.sum())
 
 
-def test_columns_that_count_more_are_rounded_better() -> None:
-    weight, importance = weights(64, 64), torch.ones(64)
-    importance[::16] = 100
-    scale = base_scale([weight])
-    plain, weighed = search(weight, scale), search(weight, scale, importance)
-    errors = [((e.decode(scale) - weight).square() * importance).sum() for e in (plain, weighed)]
-    assert errors[1] < errors[0]
-
-
 def test_matrices_that_share_a_scale_share_it() -> None:
     small, large = weights(16, 32), 30 * weights(16, 32, seed=2)
     scale, (first, second) = search_shared([small, large])
