@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import machine
@@ -41,6 +42,7 @@ def main() -> None:
     torch.set_num_threads(1)
     result = {
         "machine": machine(),
+        "load_average": os.getloadavg()[0],
         "native": rtn.HAS_NATIVE,
         "matrix_mb_per_s": encoders(options.rounds),
         "checkpoint": checkpoint(options.layers, options.rounds),
@@ -113,7 +115,7 @@ def checkpoint(layers: int, rounds: int) -> dict[str, dict[str, float]]:
     }
 
 
-def report(result: dict[str, dict[str, dict[str, float]]]) -> None:
+def report(result: dict[str, Any]) -> None:
     table = Table("one core, a matrix in memory", "MB/s", "MB per second of the core")
     for name, speed in result["matrix_mb_per_s"].items():
         table.add_row(name, f"{speed['wall']:.0f}", f"{speed['core']:.0f}")
