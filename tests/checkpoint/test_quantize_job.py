@@ -1,5 +1,6 @@
 """A whole checkpoint into a format: as ModelOpt exports it, or as others' formats have it."""
 
+import dataclasses
 import json
 import shutil
 
@@ -18,7 +19,9 @@ from rackscale.checkpoint.quantizer import (
     Scope,
     SearchEncoder,
     groups_of,
+    job,
     quantize_packed,
+    streams,
 )
 from rackscale.core import SpecError
 
@@ -175,10 +178,18 @@ def test_search_errs_less(make_folder, tmp_path):
     assert 0 < searched.mse_relative < 0.95 * rounded.mse_relative
 
 
-def test_bytes_do_not_depend_on_threads(make_folder, tmp_path):
+@pytest.mark.parametrize("form", [OutputFormat.NVFP4, OutputFormat.FP8])
+def test_bytes_do_not_depend_on_threads_and_bands(make_folder, tmp_path, monkeypatch, form):
     source = make_folder("deepseek_v3")
-    results = [run(source, tmp_path / f"{n}", num_threads=n, shard_bytes=100_000) for n in (1, 4)]
-    assert results[0] == results[1]
+    options = {"form": form, "scope": Scope.LINEAR, "shard_bytes": 100_000}
+    expected = run(source, tmp_path / "1", num_threads=1, **options)
+    # All matrices by all threads together, in the smallest bands.
+    monkeypatch.setattr(job, "WIDE_BYTES", 0)
+    monkeypatch.setattr(streams, "BAND_BYTES", 1)
+    monkeypatch.setattr(streams, "BAND_MULTIPLE", 128 if form == OutputFormat.FP8 else 1)
+    actual = run(source, tmp_path / "4", num_threads=4, **options)
+    assert dataclasses.replace(actual, mse_relative=0) == dataclasses.replace(expected, mse_relative=0)
+    assert actual.mse_relative == pytest.approx(expected.mse_relative)  # sums are over bands
     assert files_of(tmp_path / "1") == files_of(tmp_path / "4")
 
 

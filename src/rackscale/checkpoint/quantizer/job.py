@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from rackscale import __version__
+from rackscale.checkpoint.codecs import Plain
 from rackscale.checkpoint.metadata import Metadata, open_metadata
 from rackscale.checkpoint.quantizer.config_files import write_config_files
 from rackscale.checkpoint.quantizer.draft import Done, Draft, open_draft
@@ -27,6 +28,9 @@ from rackscale.core import SpecError
 SHARD_BYTES = 5_000_000_000
 # A tensor of more is read by all threads together, not by one while the others run out of work.
 WIDE_BYTES = 1 << 28
+# Of matrices that are held whole, in fp32 and a few copies, by all threads together.
+HELD_BYTES = 1 << 30
+COPIES = 4
 SPARE_BYTES = 1 << 26  # for headers, config files and the tokenizer
 
 Method = Literal["rtn", "search"]
@@ -124,7 +128,7 @@ class Job:
         with (
             open_source(self.metadata) as files,
             ShardFile(self.draft.folder / shard.name, shard.entries) as out,
-            ThreadPoolExecutor(num_threads) as pool,
+            ThreadPoolExecutor(self._num_threads(shard, encoder, num_threads)) as pool,
         ):
             for squares, item in _streamed(files, out, self.options.form, encoder, pool, wide, narrow):
                 sums.append(squares)
@@ -139,6 +143,19 @@ class Job:
         )
         self.draft.add(done)
         return done
+
+    def _num_threads(self, shard: ShardPlan, encoder: Encoder | None, most: int) -> int:
+        """As many as may hold their matrices at once."""
+        held = [
+            4 * sum(matrix.rows * matrix.columns for matrix in item.matrices)
+            for item in shard.items
+            if isinstance(item, Quantised) and (encoder is not None or self._is_packed(item))
+        ]
+        return min(most, max(1, HELD_BYTES // (COPIES * max(held)))) if held else most
+
+    def _is_packed(self, item: Quantised) -> bool:
+        codecs = (self.metadata.scheme.codec(matrix.tensor) for matrix in item.matrices)
+        return not all(isinstance(codec, Plain) for codec in codecs)
 
 
 def _streamed(
