@@ -14,6 +14,11 @@ from rackscale.runtime.kernels.packing import ExpertParts, PackedMatrix, Packer,
 FORMATS = [*Format, None]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(5)
+
+
 def _sets() -> list[str]:
     before, found = _native.instructions(), []
     for name in ("portable", "avx2", "avx512"):
@@ -87,8 +92,8 @@ def test_extreme_inputs(size: float) -> None:
         if activations == w.INT8 and size < 2.0**-100:
             expected = torch.zeros_like(expected)
         out = w.product(x_TK, w.packed(weight.part), activations)
-        assert bool(torch.isfinite(out).all())
-        assert torch.allclose(out.double(), expected @ weight.values.T, rtol=1e-3, atol=1e-36)
+        bound = 2e-6 * (expected.abs() @ weight.values.abs().T)
+        assert bool(((out.double() - expected @ weight.values.T).abs() <= bound + 1e-36).all())
 
 
 @pytest.mark.usefixtures("instructions")

@@ -56,6 +56,7 @@ void shared(const std::vector<Hit>& hits, int64_t units, int64_t thread, int64_t
 
 constexpr int64_t kShare = 1 << 17;  // elements of weights that are worth waking a thread for
 constexpr int64_t kStretch = 512;    // of a token's columns that are added up at once
+constexpr int64_t kTokensAlone = 2;  // that one thread encodes sooner than several wait for each other
 
 // One call's arguments and memory, shared by its threads.
 struct Call {
@@ -79,7 +80,7 @@ struct Call {
                inner.at(middle_rows + slot * inner.bytes(), 1));
   }
 
-  void gate_up(const Hit& hit, int64_t from, int64_t to, Panels& panels, Scratch& scratch) const {
+  void gate_up(const Hit& hit, int64_t from, int64_t to, Panels& panels, CallMemory& scratch) const {
     const int64_t bytes = tile_bytes(e.gate_up.format, e.hidden), first_tile = hit.expert * 2 * width_tiles();
     const float* bias = e.gate_up_bias ? e.gate_up_bias + hit.expert * 2 * e.width : nullptr;
     const uint8_t* rows[Panels::kMost];
@@ -105,7 +106,7 @@ struct Call {
     }
   }
 
-  void down(const Hit& hit, int64_t from, int64_t to, Panels& panels, Scratch& scratch) const {
+  void down(const Hit& hit, int64_t from, int64_t to, Panels& panels, CallMemory& scratch) const {
     const int64_t bytes = tile_bytes(e.down.format, e.width), first_tile = hit.expert * hidden_tiles();
     const float* bias = e.down_bias ? e.down_bias + hit.expert * e.hidden : nullptr;
     const uint8_t* rows[Panels::kMost];
@@ -150,7 +151,7 @@ void experts(const Routed& routed, const PackedExperts& e, double* out, int num_
   const PanelShape inner{e.down.format, set.kind(e.down.format, e.down.activations), e.width};
   const int64_t width = up_to(e.width, kTileRows);
 
-  thread_local Scratch scratch;
+  thread_local CallMemory scratch;
   const int64_t sizes[] = {routed.num_tokens * outer.bytes(), num_slots * inner.bytes(), num_slots * width * 4,
                            num_slots * e.hidden * 4};
   uint8_t* const memory = scratch.of(sizes[0] + sizes[1] + sizes[2] + sizes[3]);
@@ -159,12 +160,17 @@ void experts(const Routed& routed, const PackedExperts& e, double* out, int num_
                   reinterpret_cast<float*>(middle + sizes[2]), out};
 
   const int64_t shares = std::clamp<int64_t>(3 * e.hidden * e.width * num_slots / kShare, 1, num_threads);
+  const bool alone = routed.num_tokens <= kTokensAlone;
+  for (int64_t token = 0; alone && token < routed.num_tokens; ++token) call.encode_token(token);
+
 #pragma omp parallel num_threads(static_cast<int>(shares)) if (shares > 1)
   {
-    thread_local Scratch gathered;
+    thread_local CallMemory gathered;
     Panels outer_panels(set, outer), inner_panels(set, inner);
+    if (!alone) {
 #pragma omp for schedule(static)
-    for (int64_t token = 0; token < routed.num_tokens; ++token) call.encode_token(token);
+      for (int64_t token = 0; token < routed.num_tokens; ++token) call.encode_token(token);
+    }
 #pragma omp for schedule(static)
     for (int64_t share = 0; share < shares; ++share)
       shared(slots.hits, call.width_tiles(), share, shares, [&](const Hit& hit, int64_t from, int64_t to) {

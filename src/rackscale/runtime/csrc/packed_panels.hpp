@@ -16,12 +16,12 @@
 namespace rackscale {
 
 // Memory that a calling thread keeps from call to call: it only grows.
-class Scratch {
+class CallMemory {
  public:
-  Scratch() = default;
-  Scratch(const Scratch&) = delete;
-  Scratch& operator=(const Scratch&) = delete;
-  ~Scratch() { std::free(memory_); }
+  CallMemory() = default;
+  CallMemory(const CallMemory&) = delete;
+  CallMemory& operator=(const CallMemory&) = delete;
+  ~CallMemory() { std::free(memory_); }
 
   uint8_t* of(int64_t bytes) {
     if (bytes > size_) {
