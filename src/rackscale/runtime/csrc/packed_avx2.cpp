@@ -17,7 +17,7 @@ struct Avx2 {
 
   template <Kind kind>
   static constexpr bool takes(int64_t tokens) {
-    return tokens <= 4;
+    return tokens <= 4 || (kind >= Kind::kInt8 && tokens == 6);
   }
 
   static RACKSCALE_INLINE F zero() { return _mm256_setzero_ps(); }
