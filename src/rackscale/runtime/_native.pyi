@@ -2,6 +2,7 @@
 # addresses.
 
 from collections.abc import Callable
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +10,10 @@ import numpy.typing as npt
 from rackscale.core import IntColumn
 
 class Matrix:
+    @overload
     def __init__(self, weight: int, is_bf16: bool, depth: int, columns: int, bias: int, /) -> None: ...
+    @overload
+    def __init__(self, packed: Packed, bias: int, /) -> None: ...
 
 class Experts:
     def __init__(
@@ -174,7 +178,7 @@ class AllToAll:
     def dispatch(self, layer: int, hidden: int, expert_ids: int, gates: int, num_tokens: int, /) -> None: ...
     def receive(self) -> int: ...
     def take(self, hidden: int, expert_ids: int, gates: int, /) -> None: ...
-    def experts(self, experts: Experts, sums: int, num_threads: int, /) -> None: ...
+    def experts(self, experts: Experts | PackedExperts, sums: int, num_threads: int, /) -> None: ...
     def combine(self, sums: int, /) -> None: ...
     def collect(self, out: int, /) -> None: ...
     def take_times(self) -> tuple[int, int, int]: ...
@@ -199,7 +203,7 @@ class Moe:
         router: Matrix,
         correction: int,
         routing: Router,
-        experts: Experts,
+        experts: Experts | PackedExperts,
         shared: Mlp,
         /,
     ) -> None: ...
@@ -256,7 +260,7 @@ def experts(
     expert_ids: int,
     num_tokens: int,
     per_token: int,
-    experts: Experts,
+    experts: Experts | PackedExperts,
     out: int,
     num_threads: int,
     /,
