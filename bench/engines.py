@@ -28,7 +28,7 @@ from peers.in_bf16 import Transformers, Vllm
 from peers.llama_cpp import FORMATS, LlamaCpp
 from peers.rackscale_local import Options, Rackscale
 from peers.visit import MissingError, Peer, Work, warm
-from probe import bandwidth_gbs
+from probe import bandwidth_gbs, int8_gops
 
 RESULTS = Path(__file__).parent / "results" / "engines.json"
 HEAVY_EVERY = 2
@@ -61,6 +61,9 @@ def prepared(options: argparse.Namespace) -> tuple[list[Peer], dict[str, str]]:
             print(f"{peer.name} is left out: {error}", file=sys.stderr)
         else:
             found.append(peer)
+    for peer in found:
+        if isinstance(peer, LlamaCpp):
+            peer.drop_source()
     return found, missing
 
 
@@ -88,6 +91,7 @@ def visits(peers: Sequence[Peer], work: Work, rounds: int, run: int) -> list[dic
                 "round": number,
                 "threads": work.threads,
                 "bandwidth_gbs": [before, bandwidth_gbs(work.threads)],
+                "int8_gops": int8_gops(work.threads),
                 **asdict(visit),
             }
             print(f"round {number}: {peer.name}", _short(entry), file=sys.stderr, flush=True)

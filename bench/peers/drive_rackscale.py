@@ -148,6 +148,21 @@ def weight_bytes(checkpoint: Checkpoint) -> tuple[int, int]:
     return dense, experts
 
 
+def linear_operations(checkpoint: Checkpoint, num_tokens: int, num_sampled: int) -> int:
+    """Of all linear layers for a step's tokens; only sampled ones go through the head."""
+    moe = checkpoint.spec.moe
+    assert moe is not None, "the shapes of benches have experts"
+    total = 0
+    for role, source in checkpoint.metadata.sources.items():
+        if len(source.shape) < 2 or role == "embed":
+            continue
+        expert = role.split(".experts.")[1].split(".")[0] if ".experts." in role else "0"
+        if int(expert) < moe.router.top_k:
+            tokens = num_sampled if role == "head" else num_tokens
+            total += 2 * tokens * torch.Size(source.shape).numel()
+    return total
+
+
 def step_gb(checkpoint: Checkpoint, steps: Sequence[Step]) -> float:
     """Weights that a step reads, each once."""
     dense, expert = weight_bytes(checkpoint)
@@ -162,21 +177,22 @@ def first_moe(checkpoint: Checkpoint) -> str:
 
 def profile(bench: Bench, checkpoint: Checkpoint, work: dict[str, Any]) -> list[dict[str, object]]:
     """Where steps of each batch, and of each prompt, went."""
-    dense, expert = weight_bytes(checkpoint)
     found: list[dict[str, object]] = []
     for batch in work["batches"]:
         first, *steps = bench.decode(batch, work["prompt"], work["tokens"])
         seconds = steps[-1].end_s - first.end_s
-        found.append(_entry(f"decode {batch}", batch, steps, seconds, dense, expert))
+        found.append(_entry(f"decode {batch}", batch, steps, seconds, checkpoint))
     for length in work["prefill"]:
         seconds, steps = bench.prefill(length)
-        found.append(_entry(f"prefill {length}", length, steps, seconds, dense, expert))
+        found.append(_entry(f"prefill {length}", length, steps, seconds, checkpoint))
     return found
 
 
 def _entry(
-    name: str, num_tokens: int, steps: Sequence[Step], seconds: float, dense: int, expert: int
+    name: str, num_tokens: int, steps: Sequence[Step], seconds: float, checkpoint: Checkpoint
 ) -> dict[str, object]:
+    dense, expert = weight_bytes(checkpoint)
+    operations = linear_operations(checkpoint, num_tokens, len(steps[0].tokens))
     used = sum(step.num_experts for step in steps) / len(steps)
     return {
         "work": name,
@@ -184,6 +200,7 @@ def _entry(
         "ms": seconds / len(steps) * 1e3,
         "operators_ms": operators(steps, seconds),
         "linear_bytes": dense + used * expert,
+        "linear_operations": operations,
         "experts": used,
         "distinct_tokens": sum(len(set(step.tokens)) for step in steps)
         / max(1, sum(len(step.tokens) for step in steps)),
