@@ -43,9 +43,14 @@ def make_rank(
     block_size=BLOCK,
     max_model_len=MAX_LEN,
     activations="auto",
+    weights="auto",
 ):
     loaded = load_model(
-        checkpoint, activations=activations, kernels=choose(kernels), max_positions=max_model_len
+        checkpoint,
+        activations=activations,
+        weights=weights,
+        kernels=choose(kernels),
+        max_positions=max_model_len,
     )
     shape = KvShape(model=checkpoint.spec, num_blocks=num_blocks, block_size=block_size, dtype=loaded.dtype)
     cache = KvCache(

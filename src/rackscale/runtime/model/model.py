@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
+from rackscale.core import SpecError
 from rackscale.runtime.batch import Batch
 from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.team import Team
@@ -67,11 +68,17 @@ def load_model(
     """
     spec, place = checkpoint.spec, torch.device(device)
     quantises = weights == "nvfp4"
+    if quantises and not kernels.packs:
+        raise SpecError(
+            f"--weights nvfp4 with {kernels.name} kernels", hint="only native ones compute on packed weights"
+        )
     quantised = quantises or checkpoint.is_quantised
     precision = precision_of(activations, packs=kernels.packs, quantised=quantised)
     kernels = kernels.rounding_to(precision.products)
     packer = Packer(len(os.sched_getaffinity(0))) if kernels.packs else None
-    loader = Loader(checkpoint, precision=precision, device=place, kernels=kernels, packer=packer)
+    loader = Loader(
+        checkpoint, precision=precision, device=place, kernels=kernels, packer=packer, quantises=quantises
+    )
     layers = []
     for number, layer in enumerate(spec.layers):
         layers.append(_load_layer(loader.layer(number), spec, layer))

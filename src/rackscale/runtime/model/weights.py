@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rackscale.checkpoint import Checkpoint
 from rackscale.checkpoint.codecs import Format
+from rackscale.checkpoint.quantizer import quantize_packed
 from rackscale.runtime.kernels import ExpertWeights, Kernels, Linear, MlpWeights
 from rackscale.runtime.kernels.packing import ExpertParts, PackedMatrix, Packer, Part, packable
 from rackscale.runtime.precision import Precision, Products
@@ -26,6 +27,7 @@ class Loader:
     """A layer's tensors by their role inside it ("attn.q"), on one device.
 
     prefix: the layer's roles begin with it. packer: of kernels that pack; None: everything is decoded.
+    quantises: experts, into NVFP4, where they are not in a few bits.
     """
 
     def __init__(
@@ -36,11 +38,12 @@ class Loader:
         device: torch.device,
         kernels: Kernels,
         packer: Packer | None,
+        quantises: bool = False,
     ) -> None:
         self._checkpoint, self._dtype, self._device = checkpoint, precision.dtype, device
         self._keeps_bf16 = kernels.keeps_bf16 and precision.dtype == torch.float32 and device.type == "cpu"
         self._packer, self._packs_bf16 = packer, precision.products is not Products.FP32
-        self._prefix = ""
+        self._quantises, self._prefix = quantises, ""
 
     def layer(self, number: int) -> "Loader":
         """The same for the roles of one layer."""
@@ -125,15 +128,24 @@ class Loader:
 
     def _packed_experts(self, numbers: range) -> tuple[PackedMatrix, PackedMatrix] | None:
         """None: they are not all in one kind of a few bits."""
-        gates, ups, downs = (
-            self._all_packed(f"experts.{number}.{name}" for number in numbers)
-            for name in ("gate", "up", "down")
-        )
-        if gates is None or ups is None or downs is None or not packable(gates + ups):
+        if self._packer is None:
             return None
-        assert self._packer is not None, "something packs them"
-        parts = zip(gates, ups, downs, strict=True)
-        return self._packer.experts([ExpertParts(gate=gate, up=up, down=down) for gate, up, down in parts])
+        find = self._quantised if self._quantises else self._all_packed
+        experts = []
+        for role in (f"experts.{number}" for number in numbers):
+            pair, down = find([f"{role}.gate", f"{role}.up"]), find([f"{role}.down"])
+            if pair is None or down is None:
+                return None
+            experts.append(ExpertParts(gate=pair[0], up=pair[1], down=down[0]))
+        return self._packer.experts(experts)
+
+    def _quantised(self, roles: Sequence[str]) -> list[Part] | None:
+        """Matrices that share a scale, in NVFP4 if they are not in a few bits already."""
+        if self._checkpoint.packed(self._prefix + roles[0]) is not None:
+            return self._all_packed(roles)
+        matrices = [self._raw(role) for role in roles]
+        largest = max(float(matrix.abs().max()) for matrix in matrices)
+        return [quantize_packed(matrix, largest) for matrix in matrices]
 
     def _stacked_experts(self, numbers: range) -> tuple[Tensor, Tensor]:
         first = self._raw("experts.0.gate")
