@@ -106,10 +106,17 @@ def _short(entry: dict[str, Any]) -> str:
 
 
 def gathered(path: Path, made: list[dict[str, Any]], header: dict[str, Any]) -> dict[str, Any]:
-    """The file's result with this run's visits in place of older ones of the same engines and threads."""
+    """The file's result with this run's visits in place of older ones of the same peers and threads. Older
+    visits of rackscale stay with the peers that they were made beside."""
     old = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"runs": [], "visits": []}
     new = {(entry["engine"], entry["threads"]) for entry in made}
     kept = [entry for entry in old["visits"] if (entry["engine"], entry["threads"]) not in new]
+    beside = {entry["run"] for entry in kept if entry["engine"] not in OWN}
+    kept = [
+        entry
+        for entry in old["visits"]
+        if entry in kept or (entry["engine"] in OWN and entry["run"] in beside)
+    ]
     everything = json.loads(json.dumps(kept + made))  # numbers of dicts' keys become text, as in the file
     used = {entry["run"] for entry in everything}
     runs = [run for run in [*old["runs"], header] if run["run"] in used]
