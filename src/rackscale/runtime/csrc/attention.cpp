@@ -13,6 +13,7 @@ namespace {
 
 constexpr int64_t kSpan = 64;   // positions whose scores are held at once
 constexpr int64_t kAhead = 16;  // positions that are asked for before they are used
+constexpr int64_t kNarrowSums = 4;
 constexpr float kNone = -std::numeric_limits<float>::infinity();
 
 // What one call works on: `stride` floats from slot to slot, of which keys and values are the first.
@@ -59,24 +60,30 @@ RACKSCALE_INLINE void prefetch(const Context& c, int64_t at) {
 }
 
 // scores[h][i] of H lanes and `count` positions; sixteen sums at a time, so sixteen / H positions, of which those from
-// count on mean nothing. known: how many entries of `at` lie ahead in all.
-template <int64_t H>
+// count on mean nothing. A narrow machine has registers for four sums at once. known: how many entries of `at` lie ahead
+// in all.
+template <bool wide, int64_t H>
 RACKSCALE_INLINE void score(const Context& c, const Lanes<H>& lanes, const int64_t* at, int64_t count, int64_t known,
                             float (*scores)[kSpan]) {
-  constexpr int64_t N = kLanes / H;
+  constexpr int64_t N = kLanes / H, kAtOnce = wide ? N : kNarrowSums / H;
   const int64_t whole = c.key_width / kLanes * kLanes;
   for (int64_t i = 0; i < count; i += N) {
     for (int64_t n = i + kAhead; n < std::min(i + kAhead + N, known); ++n) prefetch(c, at[n]);
-    f32x16 total[kLanes] = {};
-    for (int64_t w = 0; w < whole; w += kLanes) {
-      f32x16 part[H];
-      for (int64_t h = 0; h < H; ++h) part[h] = load(lanes.query[h] + w);
-      for (int64_t n = 0; n < N; ++n) {
-        const f32x16 key = load(c.keys + at[i + n] + w);
-        for (int64_t h = 0; h < H; ++h) total[h * N + n] += key * part[h];
+    f32x16 all[kLanes];
+    for (int64_t some = 0; some < N; some += kAtOnce) {
+      Floats<wide> total[H][kAtOnce] = {};
+      for (int64_t w = 0; w < whole; w += kLanes) {
+        Floats<wide> part[H];
+        for (int64_t h = 0; h < H; ++h) part[h] = floats<wide>(lanes.query[h] + w);
+        for (int64_t n = 0; n < kAtOnce; ++n) {
+          const Floats<wide> key = floats<wide>(c.keys + at[i + some + n] + w);
+          for (int64_t h = 0; h < H; ++h) total[h][n] += key * part[h];
+        }
       }
+      for (int64_t h = 0; h < H; ++h)
+        for (int64_t n = 0; n < kAtOnce; ++n) store(reinterpret_cast<float*>(all + h * N + some + n), total[h][n]);
     }
-    f32x16 result = sums(total);
+    f32x16 result = sums(all);
     for (int64_t w = whole; w < c.key_width; ++w)
       for (int64_t h = 0; h < H; ++h)
         for (int64_t n = 0; n < N; ++n) result[h * N + n] += c.keys[at[i + n] + w] * lanes.query[h][w];
@@ -88,14 +95,15 @@ RACKSCALE_INLINE void score(const Context& c, const Lanes<H>& lanes, const int64
 
 // The first `count` scores become weights relative to `largest`, which may rise; `total` is their sum so far; those up to
 // `end` become zeros. Returns what was added up before has to be multiplied with.
+template <bool wide>
 RACKSCALE_INLINE float weigh(float* scores, int64_t count, int64_t end, float& largest, float& total) {
   float top = largest;
   for (int64_t i = 0; i < count; ++i) top = std::max(top, scores[i]);
   const float factor = std::exp(largest - top);
   for (int64_t i = count; i % kLanes; ++i) scores[i] = kNone;
-  f32x16 sum_of = {};
+  Floats<wide> sum_of = {};
   for (int64_t i = 0; i < count; i += kLanes) {
-    const f32x16 weight = exponential(load(scores + i) - top);
+    const Floats<wide> weight = exponential(floats<wide>(scores + i) - top);
     store(scores + i, weight);
     sum_of += weight;
   }
@@ -106,15 +114,15 @@ RACKSCALE_INLINE float weigh(float* scores, int64_t count, int64_t end, float& l
   return factor;
 }
 
-template <int64_t H, int64_t V>
+template <bool wide, int64_t H, int64_t V>
 RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t count, const float (*weights)[kSpan],
                                  const float* factor, int64_t from, const Lanes<H>& lanes) {
-  f32x16 total[H][V];
+  Floats<wide> total[H][V];
   for (int64_t h = 0; h < H; ++h)
-    for (int64_t v = 0; v < V; ++v) total[h][v] = load(lanes.out[h] + from + v * kLanes) * factor[h];
+    for (int64_t v = 0; v < V; ++v) total[h][v] = floats<wide>(lanes.out[h] + from + v * kLanes) * factor[h];
   for (int64_t i = 0; i < count; ++i) {
-    f32x16 value[V];
-    for (int64_t v = 0; v < V; ++v) value[v] = load(c.values + at[i] + from + v * kLanes);
+    Floats<wide> value[V];
+    for (int64_t v = 0; v < V; ++v) value[v] = floats<wide>(c.values + at[i] + from + v * kLanes);
     for (int64_t h = 0; h < H; ++h)
       for (int64_t v = 0; v < V; ++v) total[h][v] += value[v] * weights[h][i];
   }
@@ -123,13 +131,14 @@ RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t co
 }
 
 // out[h] = out[h] * factor[h] + sum_i weights[h][i] * value_i
-template <int64_t H>
+template <bool wide, int64_t H>
 RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t count, const float (*weights)[kSpan],
                                  const float* factor, const Lanes<H>& lanes) {
+  constexpr int64_t V = wide ? 4 : kNarrowSums / H;
   int64_t from = 0;
-  for (; from + 4 * kLanes <= c.value_width; from += 4 * kLanes)
-    accumulate<H, 4>(c, at, count, weights, factor, from, lanes);
-  for (; from + kLanes <= c.value_width; from += kLanes) accumulate<H, 1>(c, at, count, weights, factor, from, lanes);
+  for (; from + V * kLanes <= c.value_width; from += V * kLanes)
+    accumulate<wide, H, V>(c, at, count, weights, factor, from, lanes);
+  for (; from + kLanes <= c.value_width; from += kLanes) accumulate<wide, H, 1>(c, at, count, weights, factor, from, lanes);
   for (; from < c.value_width; ++from)
     for (int64_t h = 0; h < H; ++h) {
       float total = lanes.out[h][from] * factor[h];
@@ -139,7 +148,7 @@ RACKSCALE_INLINE void accumulate(const Context& c, const int64_t* at, int64_t co
 }
 
 // next: the decode that comes after these, or beyond the last. sinks [H] or null.
-template <int64_t H>
+template <bool wide, int64_t H>
 RACKSCALE_INLINE void attend(const Context& c, int64_t decode, int64_t next, const Lanes<H>& lanes, const float* sinks) {
   float largest[H], total[H], factor[H], scores[H][kSpan];
   int64_t at[2 * kSpan + kLanes];
@@ -160,10 +169,10 @@ RACKSCALE_INLINE void attend(const Context& c, int64_t decode, int64_t next, con
       offsets(c, next, c.first(next), num_next, at + count);
     }
     std::fill_n(at + count + num_next, kLanes, at[0]);
-    score<H>(c, lanes, at, count, count + num_next, scores);
+    score<wide, H>(c, lanes, at, count, count + num_next, scores);
     for (int64_t h = 0; h < H; ++h)
-      factor[h] = weigh(scores[h], std::clamp<int64_t>(lanes.length[h] - start, 0, count), count, largest[h], total[h]);
-    accumulate<H>(c, at, count, scores, factor, lanes);
+      factor[h] = weigh<wide>(scores[h], std::clamp<int64_t>(lanes.length[h] - start, 0, count), count, largest[h], total[h]);
+    accumulate<wide, H>(c, at, count, scores, factor, lanes);
     std::copy_n(at + count, num_next, at);
     count = num_next;
   }
@@ -171,15 +180,25 @@ RACKSCALE_INLINE void attend(const Context& c, int64_t decode, int64_t next, con
     for (int64_t i = 0; i < c.value_width; ++i) lanes.out[h][i] /= total[h];
 }
 
-RACKSCALE_CLONES void attend_four(const Context& c, int64_t decode, int64_t next, const Lanes<4>& lanes, const float* sinks) {
-  attend<4>(c, decode, next, lanes, sinks);
+template <bool wide>
+RACKSCALE_INLINE void attend_four(const Context& c, int64_t decode, int64_t next, const Lanes<4>& lanes, const float* sinks) {
+  attend<wide, 4>(c, decode, next, lanes, sinks);
 }
-RACKSCALE_CLONES void attend_two(const Context& c, int64_t decode, int64_t next, const Lanes<2>& lanes, const float* sinks) {
-  attend<2>(c, decode, next, lanes, sinks);
+template <bool wide>
+RACKSCALE_INLINE void attend_two(const Context& c, int64_t decode, int64_t next, const Lanes<2>& lanes, const float* sinks) {
+  attend<wide, 2>(c, decode, next, lanes, sinks);
 }
-RACKSCALE_CLONES void attend_one(const Context& c, int64_t decode, int64_t next, const Lanes<1>& lanes, const float* sinks) {
-  attend<1>(c, decode, next, lanes, sinks);
+template <bool wide>
+RACKSCALE_INLINE void attend_one(const Context& c, int64_t decode, int64_t next, const Lanes<1>& lanes, const float* sinks) {
+  attend<wide, 1>(c, decode, next, lanes, sinks);
 }
+#define RACKSCALE_ATTEND(name, H)                                                                               \
+  RACKSCALE_BY_WIDTH(name,                                                                                      \
+                     (const Context& c, int64_t decode, int64_t next, const Lanes<H>& lanes, const float* sinks), \
+                     (c, decode, next, lanes, sinks))
+RACKSCALE_ATTEND(attend_four, 4)
+RACKSCALE_ATTEND(attend_two, 2)
+RACKSCALE_ATTEND(attend_one, 1)
 
 // `heads` heads that share keys, of `tokens` successive tokens of a row. Queries and outputs of heads lie key_width and
 // value_width apart, those of tokens query_row and out_row.

@@ -40,16 +40,25 @@ RACKSCALE_CLONES void swiglu_rows(float* inner, int64_t num_rows, int64_t width)
 
 namespace {
 
-RACKSCALE_CLONES void product_fp32(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
+template <bool wide>
+RACKSCALE_INLINE void product_fp32(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
                                    float* out, int64_t out_stride, int64_t from, int64_t to) {
-  product(in, in_stride, num_rows, m.depth, static_cast<const float*>(m.weight), m.columns, m.bias, add, out,
-          out_stride, from, to);
+  product<wide>(in, in_stride, num_rows, m.depth, static_cast<const float*>(m.weight), m.columns, m.bias, add, out,
+                out_stride, from, to);
 }
-RACKSCALE_CLONES void product_bf16(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
+template <bool wide>
+RACKSCALE_INLINE void product_bf16(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add,
                                    float* out, int64_t out_stride, int64_t from, int64_t to) {
-  product(in, in_stride, num_rows, m.depth, static_cast<const bf16*>(m.weight), m.columns, m.bias, add, out,
-          out_stride, from, to);
+  product<wide>(in, in_stride, num_rows, m.depth, static_cast<const bf16*>(m.weight), m.columns, m.bias, add, out,
+                out_stride, from, to);
 }
+#define RACKSCALE_PRODUCT(name)                                                                                       \
+  RACKSCALE_BY_WIDTH(name,                                                                                            \
+                     (const float* in, int64_t in_stride, int64_t num_rows, const Matrix& m, bool add, float* out,    \
+                      int64_t out_stride, int64_t from, int64_t to),                                                  \
+                     (in, in_stride, num_rows, m, add, out, out_stride, from, to))
+RACKSCALE_PRODUCT(product_fp32)
+RACKSCALE_PRODUCT(product_bf16)
 
 constexpr int64_t kShare = 1 << 16;  // elements of a weight that are worth waking a thread for
 
@@ -61,17 +70,22 @@ void linear(const float* in, int64_t in_stride, int64_t num_rows, const Matrix& 
     linear(in, in_stride, num_rows, *m.packed, m.bias, add, out, out_stride, num_threads);
     return;
   }
-  const auto product = m.is_bf16 ? product_bf16 : product_fp32;
+  const auto run = [&](int64_t from, int64_t to) {
+    if (m.is_bf16) {
+      product_bf16(in, in_stride, num_rows, m, add, out, out_stride, from, to);
+    } else {
+      product_fp32(in, in_stride, num_rows, m, add, out, out_stride, from, to);
+    }
+  };
   const int64_t shares = std::min<int64_t>(num_threads, m.depth * m.columns / kShare);
   if (shares <= 1) {
-    product(in, in_stride, num_rows, m, add, out, out_stride, 0, m.columns);
+    run(0, m.columns);
     return;
   }
   const int64_t tiles = (m.columns + kColumns - 1) / kColumns, each = (tiles + shares - 1) / shares * kColumns;
 #pragma omp parallel for num_threads(num_threads)
   for (int64_t share = 0; share < shares; ++share)
-    product(in, in_stride, num_rows, m, add, out, out_stride, std::min(share * each, m.columns),
-            std::min((share + 1) * each, m.columns));
+    run(std::min(share * each, m.columns), std::min((share + 1) * each, m.columns));
 }
 
 void copy_rows(const void* from, const int32_t* from_slots, int64_t count, int64_t row_bytes, void* to,

@@ -29,11 +29,11 @@ RACKSCALE_INLINE void activate(float* inner, int64_t num_rows, const Experts& e)
 }
 
 // All columns of a product of R rows, stretch by stretch.
-template <typename W, int64_t R>
+template <bool wide, typename W, int64_t R>
 RACKSCALE_INLINE void stretches(Rows<R> rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                                 Ahead& ahead) {
   for (int64_t k = 0; k < depth; k += kDepth) {
-    panel<W, R>(rows, std::min(kDepth, depth - k), weight + k * columns, columns, k == 0 ? bias : nullptr, k > 0, 0,
+    panel<wide, W, R>(rows, std::min(kDepth, depth - k), weight + k * columns, columns, k == 0 ? bias : nullptr, k > 0, 0,
                 columns, ahead);
     for (int64_t r = 0; r < R; ++r) rows.in[r] += kDepth;
   }
@@ -46,7 +46,7 @@ RACKSCALE_INLINE void add_gated(double* to, const float* from, float gate, int64
 }
 
 // Up to kRows tokens of one expert. next: the expert after it.
-template <typename W, int64_t R>
+template <bool wide, typename W, int64_t R>
 RACKSCALE_INLINE void some(const Pair* pairs, int64_t expert, int64_t next, const Experts& e,
                            float* scratch, double* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
@@ -58,16 +58,16 @@ RACKSCALE_INLINE void some(const Pair* pairs, int64_t expert, int64_t next, cons
     second.out[r] = first.out[r] + 2 * e.width;
   }
   Ahead ahead = Ahead::bytes_of(down);
-  stretches<W, R>(first, e.hidden, gate_up, 2 * e.width,
+  stretches<wide, W, R>(first, e.hidden, gate_up, 2 * e.width,
                   e.gate_up_bias ? e.gate_up_bias + expert * 2 * e.width : nullptr, ahead);
   for (int64_t r = 0; r < R; ++r) activate(first.out[r], 1, e);
   ahead = Ahead::bytes_of(static_cast<const W*>(e.gate_up) + next * e.hidden * 2 * e.width);
-  stretches<W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, ahead);
+  stretches<wide, W, R>(second, e.width, down, e.hidden, e.down_bias ? e.down_bias + expert * e.hidden : nullptr, ahead);
   for (int64_t r = 0; r < R; ++r) add_gated(out + pairs[r].token * e.hidden, second.out[r], pairs[r].weight, e.hidden);
 }
 
 // The same for many tokens: gathered, so that the products can keep a widened part of the weight.
-template <typename W>
+template <bool wide, typename W>
 RACKSCALE_INLINE void many(const Pair* pairs, int64_t count, int64_t expert, const Experts& e,
                            float* scratch, double* out) {
   const W* gate_up = static_cast<const W*>(e.gate_up) + expert * e.hidden * 2 * e.width;
@@ -77,43 +77,52 @@ RACKSCALE_INLINE void many(const Pair* pairs, int64_t count, int64_t expert, con
   float* const inner = scratch + count * e.hidden;
   for (int64_t i = 0; i < count; ++i)
     std::copy_n(pairs[i].row, e.hidden, scratch + i * e.hidden);
-  product(scratch, e.hidden, count, e.hidden, gate_up, 2 * e.width, gate_up_bias, false, inner, 2 * e.width, 0,
+  product<wide>(scratch, e.hidden, count, e.hidden, gate_up, 2 * e.width, gate_up_bias, false, inner, 2 * e.width, 0,
           2 * e.width);
   activate(inner, count, e);
-  product(inner, 2 * e.width, count, e.width, down, e.hidden, down_bias, false, scratch, e.hidden, 0, e.hidden);
+  product<wide>(inner, 2 * e.width, count, e.width, down, e.hidden, down_bias, false, scratch, e.hidden, 0, e.hidden);
   for (int64_t i = 0; i < count; ++i)
     add_gated(out + pairs[i].token * e.hidden, scratch + i * e.hidden, pairs[i].weight, e.hidden);
 }
 
-template <typename W>
+template <bool wide, typename W>
 RACKSCALE_INLINE void expert_tokens(const Pair* pairs, int64_t count, int64_t expert,
                                     int64_t next, const Experts& e, float* scratch, double* out) {
   if (count >= kPackedRows<W>) {
-    many<W>(pairs, count, expert, e, scratch, out);
+    many<wide, W>(pairs, count, expert, e, scratch, out);
     return;
   }
-  for (; count >= kRows; count -= kRows, pairs += kRows) some<W, kRows>(pairs, expert, next, e, scratch, out);
+  for (; count >= kRows; count -= kRows, pairs += kRows) some<wide, W, kRows>(pairs, expert, next, e, scratch, out);
   switch (count) {
     case 3:
-      some<W, 3>(pairs, expert, next, e, scratch, out);
+      some<wide, W, 3>(pairs, expert, next, e, scratch, out);
       break;
     case 2:
-      some<W, 2>(pairs, expert, next, e, scratch, out);
+      some<wide, W, 2>(pairs, expert, next, e, scratch, out);
       break;
     case 1:
-      some<W, 1>(pairs, expert, next, e, scratch, out);
+      some<wide, W, 1>(pairs, expert, next, e, scratch, out);
       break;
   }
 }
 
-RACKSCALE_CLONES void run_fp32(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
-                               const Experts& e, float* scratch, double* out) {
-  expert_tokens<float>(pairs, count, expert, next, e, scratch, out);
+template <bool wide>
+RACKSCALE_INLINE void run_fp32(const Pair* pairs, int64_t count, int64_t expert, int64_t next, const Experts& e,
+                               float* scratch, double* out) {
+  expert_tokens<wide, float>(pairs, count, expert, next, e, scratch, out);
 }
-RACKSCALE_CLONES void run_bf16(const Pair* pairs, int64_t count, int64_t expert, int64_t next,
-                               const Experts& e, float* scratch, double* out) {
-  expert_tokens<bf16>(pairs, count, expert, next, e, scratch, out);
+template <bool wide>
+RACKSCALE_INLINE void run_bf16(const Pair* pairs, int64_t count, int64_t expert, int64_t next, const Experts& e,
+                               float* scratch, double* out) {
+  expert_tokens<wide, bf16>(pairs, count, expert, next, e, scratch, out);
 }
+#define RACKSCALE_RUN(name)                                                                                    \
+  RACKSCALE_BY_WIDTH(name,                                                                                     \
+                     (const Pair* pairs, int64_t count, int64_t expert, int64_t next, const Experts& e,        \
+                      float* scratch, double* out),                                                            \
+                     (pairs, count, expert, next, e, scratch, out))
+RACKSCALE_RUN(run_fp32)
+RACKSCALE_RUN(run_bf16)
 RACKSCALE_CLONES void add(double* to, const double* from, int64_t size) {
   for (int64_t i = 0; i < size; ++i) to[i] += from[i];
 }
@@ -155,8 +164,13 @@ void run(const Routed& routed, const Experts& e, double* out, int num_threads) {
     };
     for (int64_t n = used_from(thread), next; n < e.num_experts; n = next) {
       next = used_from(n + num_threads);
-      (e.is_bf16 ? run_bf16 : run_fp32)(pairs.data() + starts[n], starts[n + 1] - starts[n], n,
-                                        std::min(next, e.num_experts - 1), e, scratch.data(), to);
+      const Pair* first = pairs.data() + starts[n];
+      const int64_t count = starts[n + 1] - starts[n], after = std::min(next, e.num_experts - 1);
+      if (e.is_bf16) {
+        run_bf16(first, count, n, after, e, scratch.data(), to);
+      } else {
+        run_fp32(first, count, n, after, e, scratch.data(), to);
+      }
     }
   }
   for (int thread = 1; thread < num_threads; ++thread) add(out, sums.data() + (thread - 1) * size, size);

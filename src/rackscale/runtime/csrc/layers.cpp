@@ -10,6 +10,8 @@
 namespace rackscale {
 namespace {
 
+constexpr int64_t kRoutedTogether = 32;  // tokens
+
 // to += each of them as a float.
 RACKSCALE_CLONES void add_rounded(const double* from, int64_t size, float* to) {
   for (int64_t i = 0; i < size; ++i) to[i] += static_cast<float>(from[i]);
@@ -207,13 +209,24 @@ void experts_here(const Context& c, const Moe& m, const float* normed, const flo
   add_rounded(routed, c.num_rows * c.hidden, x);
 }
 
+// In shares of tokens, where there are enough to be worth waking a thread.
+void route_all(const Context& c, const Moe& m, const float* logits, float* gates, int32_t* chosen) {
+  const int64_t shares = std::clamp<int64_t>(c.num_rows / kRoutedTogether, 1, c.step.num_threads);
+#pragma omp parallel for num_threads(static_cast<int>(shares)) if (shares > 1)
+  for (int64_t share = 0; share < shares; ++share) {
+    const int64_t from = c.num_rows * share / shares, to = c.num_rows * (share + 1) / shares;
+    route(logits + from * m.routing.num_experts, m.correction, to - from, m.routing, gates + from * m.routing.top_k,
+          chosen + from * m.routing.top_k);
+  }
+}
+
 // loads [E]: rises by the tokens that each expert gets.
 void feed_forward(const Context& c, const Moe& m, const float* normed, float* x, int32_t* loads) {
   float* const logits = c.buffer(c.num_rows * m.routing.num_experts);
   float* const gates = c.buffer(c.num_rows * m.routing.top_k);
   int32_t* const chosen = c.scratch.of<int32_t>(c.num_rows * m.routing.top_k);
   linear(c, normed, c.hidden, m.router, false, logits);
-  route(logits, m.correction, c.num_rows, m.routing, gates, chosen);
+  route_all(c, m, logits, gates, chosen);
   for (int64_t i = 0; i < c.num_rows * m.routing.top_k; ++i) ++loads[chosen[i]];
   c.laps.end(&PartTimes::router);
   (m.ranks ? experts_on_ranks : experts_here)(c, m, normed, gates, chosen, x);

@@ -51,50 +51,58 @@ struct Ahead {
 };
 
 // out[r][n] = sum_k in[r][k] * weight[k][n] (+ bias[n]) (+ out[r][n] where `add`) for V vectors of columns from n on.
-template <typename W, int64_t R, int64_t V, bool Asks>
+template <bool wide, typename W, int64_t R, int64_t V, bool Asks>
 RACKSCALE_INLINE void tile(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                            bool add, int64_t n, const Ahead& ahead) {
-  f32x16 total[R][V] = {};
+  Floats<wide> total[R][V] = {};
   for (int64_t k = 0; k < depth; ++k) {
     if constexpr (Asks) ahead.ask(k);
-    f32x16 w[V];
-    for (int64_t v = 0; v < V; ++v) w[v] = load(weight + k * columns + n + v * kLanes);
+    Floats<wide> w[V];
+    for (int64_t v = 0; v < V; ++v) w[v] = floats<wide>(weight + k * columns + n + v * kLanes);
     for (int64_t r = 0; r < R; ++r)
       for (int64_t v = 0; v < V; ++v) total[r][v] += w[v] * rows.in[r][k];
   }
   for (int64_t r = 0; r < R; ++r)
     for (int64_t v = 0; v < V; ++v) {
       const int64_t at = n + v * kLanes;
-      if (bias) total[r][v] += load(bias + at);
-      if (add) total[r][v] += load(rows.out[r] + at);
+      if (bias) total[r][v] += floats<wide>(bias + at);
+      if (add) total[r][v] += floats<wide>(rows.out[r] + at);
       store(rows.out[r] + at, total[r][v]);
     }
 }
 
-// The same for the columns from .. to - 1: whole tiles, then vectors, then one by one. `ahead` goes on from tile to
-// tile.
-template <typename W, int64_t R>
+// Tiles of V vectors of columns, as many as there are, from n on, where they end. `ahead` goes on from tile to tile.
+template <bool wide, typename W, int64_t R, int64_t V>
+RACKSCALE_INLINE int64_t tiles(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
+                               bool add, int64_t n, int64_t to, Ahead& ahead) {
+  for (; n + V * kLanes <= to; n += V * kLanes) {
+    if (ahead.at) {
+      tile<wide, W, R, V, true>(rows, depth, weight, columns, bias, add, n, ahead);
+      ahead.pass(depth);
+    } else {
+      tile<wide, W, R, V, false>(rows, depth, weight, columns, bias, add, n, ahead);
+    }
+  }
+  return n;
+}
+
+// The same for the columns from .. to - 1: whole tiles, then vectors, then one by one.
+template <bool wide, typename W, int64_t R>
 RACKSCALE_INLINE void panel(const Rows<R>& rows, int64_t depth, const W* weight, int64_t columns, const float* bias,
                             bool add, int64_t from, int64_t to, Ahead& ahead) {
   int64_t n = from;
-  if constexpr (R == 1)  // too few sums to hide a multiply-add's latency: twice as many columns
-    for (; n + 2 * kColumns <= to; n += 2 * kColumns) {
-      if (ahead.at) {
-        tile<W, R, 2 * kVectors, true>(rows, depth, weight, columns, bias, add, n, ahead);
-        ahead.pass(depth);
-      } else {
-        tile<W, R, 2 * kVectors, false>(rows, depth, weight, columns, bias, add, n, ahead);
-      }
-    }
-  for (; n + kColumns <= to; n += kColumns) {
-    if (ahead.at) {
-      tile<W, R, kVectors, true>(rows, depth, weight, columns, bias, add, n, ahead);
-      ahead.pass(depth);
-    } else {
-      tile<W, R, kVectors, false>(rows, depth, weight, columns, bias, add, n, ahead);
-    }
+  if constexpr (wide) {
+    // Of one row too few sums to hide a multiply-add's latency: twice as many columns.
+    if constexpr (R == 1) n = tiles<wide, W, R, 2 * kVectors>(rows, depth, weight, columns, bias, add, n, to, ahead);
+    n = tiles<wide, W, R, kVectors>(rows, depth, weight, columns, bias, add, n, to, ahead);
+  } else if constexpr (R == 1) {
+    n = tiles<wide, W, R, kVectors>(rows, depth, weight, columns, bias, add, n, to, ahead);
+  } else {  // a fourth of the columns at once, and of what is asked for
+    ahead.shift += 2;
+    n = tiles<wide, W, R, 1>(rows, depth, weight, columns, bias, add, n, to, ahead);
+    ahead.shift -= 2;
   }
-  for (; n + kLanes <= to; n += kLanes) tile<W, R, 1, false>(rows, depth, weight, columns, bias, add, n, ahead);
+  for (; n + kLanes <= to; n += kLanes) tile<wide, W, R, 1, false>(rows, depth, weight, columns, bias, add, n, ahead);
   for (; n < to; ++n)
     for (int64_t r = 0; r < R; ++r) {
       float total = 0;
@@ -115,13 +123,13 @@ RACKSCALE_INLINE Rows<R> rows_at(const float* in, int64_t in_stride, float* out,
 }
 
 // The columns from .. to - 1 for any number of rows. The first `asking` groups of rows ask for what is ahead.
-template <typename W>
+template <bool wide, typename W>
 RACKSCALE_INLINE void rows_times(const float* in, int64_t in_stride, int64_t num_rows, int64_t depth, const W* weight,
                                  int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
                                  int64_t from, int64_t to, Ahead ahead, int64_t asking) {
   int64_t row = 0;
   for (; row + kRows <= num_rows; row += kRows) {
-    panel<W, kRows>(rows_at<kRows>(in + row * in_stride, in_stride, out + row * out_stride, out_stride), depth, weight,
+    panel<wide, W, kRows>(rows_at<kRows>(in + row * in_stride, in_stride, out + row * out_stride, out_stride), depth, weight,
                     columns, bias, add, from, to, ahead);
     if (--asking <= 0) ahead.at = nullptr;
   }
@@ -129,20 +137,20 @@ RACKSCALE_INLINE void rows_times(const float* in, int64_t in_stride, int64_t num
   out += row * out_stride;
   switch (num_rows - row) {
     case 3:
-      panel<W, 3>(rows_at<3>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
+      panel<wide, W, 3>(rows_at<3>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
     case 2:
-      panel<W, 2>(rows_at<2>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
+      panel<wide, W, 2>(rows_at<2>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
     case 1:
-      panel<W, 1>(rows_at<1>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
+      panel<wide, W, 1>(rows_at<1>(in, in_stride, out, out_stride), depth, weight, columns, bias, add, from, to, ahead);
       break;
   }
 }
 
 // The same, a tile's columns after the other. For more than a few rows a tile's part of the weight is first widened
 // into a place of its own, kDepth rows at a time, where it stays in the first cache while all rows pass over it.
-template <typename W>
+template <bool wide, typename W>
 RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_rows, int64_t depth, const W* weight,
                               int64_t columns, const float* bias, bool add, float* out, int64_t out_stride,
                               int64_t from, int64_t to) {
@@ -150,7 +158,7 @@ RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_ro
     const int64_t step = num_rows == 1 ? 2 * kColumns : kColumns;
     for (int64_t n = from; n < to; n += step)
       for (int64_t k = 0; k < depth; k += kDepth)
-        rows_times(in + k, in_stride, num_rows, std::min(kDepth, depth - k), weight + k * columns, columns,
+        rows_times<wide>(in + k, in_stride, num_rows, std::min(kDepth, depth - k), weight + k * columns, columns,
                    k == 0 ? bias : nullptr, add || k > 0, out, out_stride, n, std::min(n + step, to),
                    Ahead::rows_of(weight + k * columns + n + step, columns), 1);
     return;
@@ -162,7 +170,7 @@ RACKSCALE_INLINE void product(const float* in, int64_t in_stride, int64_t num_ro
       const int64_t rows = std::min(kDepth, depth - k);
       for (int64_t i = 0; i < rows; ++i) widen(weight + (k + i) * columns + n, width, packed + i * kColumns);
       const W* next = k + kDepth < depth ? weight + (k + kDepth) * columns + n : weight + n + kColumns;
-      rows_times(in + k, in_stride, num_rows, rows, packed, kColumns, bias && k == 0 ? bias + n : nullptr,
+      rows_times<wide>(in + k, in_stride, num_rows, rows, packed, kColumns, bias && k == 0 ? bias + n : nullptr,
                  add || k > 0, out + n, out_stride, 0, width, Ahead::rows_of(next, columns, kAskedTogether),
                  1 << kAskedTogether);
     }

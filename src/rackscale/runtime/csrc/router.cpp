@@ -15,7 +15,10 @@ constexpr float kGone = -std::numeric_limits<float>::infinity();
 
 RACKSCALE_CLONES void to_sigmoids(float* values, int64_t size) {
   int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) store(values + i, sigmoid(load(values + i)));
+  for (; i + kHalf <= size; i += kHalf) {
+    const f32x8 result = sigmoid(half(values + i));
+    std::memcpy(values + i, &result, sizeof(result));
+  }
   for (; i < size; ++i) values[i] = 1.0f / (1.0f + std::exp(-values[i]));
 }
 
