@@ -5,7 +5,7 @@
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.rackscale-installed
-MODEL ?= models/austen-moe
+MODEL ?= models/austen-moe-nvfp4
 PYTHON ?= python3
 NATIVE := CMakeLists.txt $(wildcard src/rackscale/runtime/csrc/*)
 
