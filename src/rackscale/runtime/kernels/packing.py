@@ -1,6 +1,6 @@
 """Weights on their way into the layout of the packed kernels (csrc/packed.hpp): tiles of sixteen outputs.
 
-A `Packer` collects what has to be done and allocates; `Packer.run` does it, on all cores, without the
+A `Packer` collects what has to be done and allocates; the work it gives does it, on all cores, without the
 interpreter. Until then tensors hold nothing.
 """
 
@@ -18,7 +18,6 @@ from rackscale.core import SpecError
 from rackscale.specs import Span
 
 TILE = 16
-_JOBS_AT_ONCE = 256
 
 Part = Packed | Tensor
 
@@ -209,21 +208,24 @@ class Packer:
             self._add(expert.down, down, number, 0, 1)
         return gate_up, down
 
-    def run(self, progress: Callable[[int, int], None] | None = None) -> None:
-        """Does all that was asked for. progress(done, all), in bytes, every now and then."""
+    def take(self) -> Callable[[], None]:
+        """The work of packing all that was asked for since the last time; any thread may do it."""
         from rackscale.runtime import _native  # noqa: PLC0415 (needs C++)
 
-        sizes = [row[5] * row[6] for row in self._jobs]
-        total, done = sum(sizes), 0
         scales = np.array(self._scales, dtype=np.float64)
         jobs = np.array(self._jobs, dtype=np.int64).reshape(-1, 11)
-        for start in range(0, len(jobs), _JOBS_AT_ONCE):
-            part = slice(start, start + _JOBS_AT_ONCE)
-            _native.pack(jobs[part], scales[part], self._num_threads)
-            done += sum(sizes[part])
-            if progress is not None:
-                progress(done, total)
+        kept, num_threads = self._kept, self._num_threads
         self._jobs, self._scales, self._kept = [], [], []
+
+        def work() -> None:
+            _native.pack(jobs, scales, num_threads)
+            kept.clear()
+
+        return work
+
+    def run(self) -> None:
+        """Do it here and now."""
+        self.take()()
 
     def _add(self, part: Part, matrix: PackedMatrix, expert: int, first_tile: int, tile_step: int) -> None:
         if isinstance(part, Packed):

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,18 +81,26 @@ def load_model(
         checkpoint, precision=precision, device=place, kernels=kernels, packer=packer, quantises=quantises
     )
     layers = []
-    for number, layer in enumerate(spec.layers):
-        layers.append(_load_layer(loader.layer(number), spec, layer))
-        loader.finish()
-        progress(number + 1, spec.num_layers)
-    loaded = ModelWeights(
-        eps=spec.norm_eps,
-        embed=loader.matrix("embed"),
-        layers=tuple(layers),
-        final_norm=loader.get("final_norm"),
-        head=loader.linear("head"),
-    )
-    loader.finish()
+    packed: Future[None] | None = None
+    with ThreadPoolExecutor(1) as behind:  # one layer is packed while the next one is looked up
+
+        def pack() -> Future[None]:
+            if packed is not None:
+                packed.result()
+            return behind.submit(loader.packing())
+
+        for number, layer in enumerate(spec.layers):
+            layers.append(_load_layer(loader.layer(number), spec, layer))
+            packed = pack()
+            progress(number + 1, spec.num_layers)
+        loaded = ModelWeights(
+            eps=spec.norm_eps,
+            embed=loader.matrix("embed"),
+            layers=tuple(layers),
+            final_norm=loader.get("final_norm"),
+            head=loader.linear("head"),
+        )
+        pack().result()
     return LoadedModel(
         spec=spec,
         weights=loaded,

@@ -1,6 +1,6 @@
 """Weights as the forward pass wants them: cast, fused and put input-major once, at load."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -160,11 +160,17 @@ class Loader:
             down[number] = self._raw(f"{role}.down").mT
         return gate_up, down
 
-    def finish(self) -> None:
-        """Have everything that is to be packed so far packed; the files' pages are not needed any more."""
-        if self._packer is not None:
-            self._packer.run()
-            self._checkpoint.forget_pages()
+    def packing(self) -> Callable[[], None]:
+        """The work of packing what was loaded since the last time; the files' pages are not needed any more
+        then."""
+        work = None if self._packer is None else self._packer.take()
+
+        def pack() -> None:
+            if work is not None:
+                work()
+                self._checkpoint.forget_pages()
+
+        return pack
 
     def _raw(self, role: str) -> Tensor:
         return self._checkpoint.tensor(self._prefix + role)
