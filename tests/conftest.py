@@ -20,6 +20,12 @@ def bundled_model() -> Path:
 
 
 @pytest.fixture(scope="session")
+def quantised_model() -> Path:
+    """The same in NVFP4: what `make serve` serves."""
+    return ROOT / "models" / "austen-moe-nvfp4"
+
+
+@pytest.fixture(scope="session")
 def golden_logits() -> Path:
     """Tiny random models with the logits of transformers."""
     return ROOT / "tests" / "golden" / "logits"

@@ -8,6 +8,6 @@ from live_server import LiveServer, serving
 
 
 @pytest.fixture(scope="session")
-def server(bundled_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
-    with serving(bundled_model, tmp_path_factory.mktemp("server")) as running:
+def server(quantised_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
+    with serving(quantised_model, tmp_path_factory.mktemp("server")) as running:
         yield running
