@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rackscale.checkpoint.codecs.packed import Format
+from rackscale.checkpoint.codecs.packed import Format, Packed
 from rackscale.core import SpecError
 from rackscale.runtime import _native
 from rackscale.runtime.kernels.packing import ExpertParts, PackedMatrix, Packer, packable
@@ -80,6 +80,41 @@ def test_a_token_does_not_depend_on_its_company_nor_on_threads(
     together = w.product(x_TK, matrix, activations, threads=2)
     for count in (1, 2, 3, 5, 9, 16, 37, 129):
         assert torch.equal(w.product(x_TK[:count], matrix, activations), together[:count])
+
+
+def _scaled(codes: Tensor, bits: Tensor) -> w.Weight:
+    """NVFP4 of given codes [N, K] and E4M3 scales."""
+    values = w.E2M1[codes.long()] * bits.view(torch.float8_e4m3fn).double().repeat_interleave(16, 1)
+    packed = (codes[:, ::2] | codes[:, 1::2] << 4).contiguous()
+    return w.Weight(Packed(format=Format.NVFP4, codes=packed, scales=bits), values)
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("bits", [(0, 80), (48, 127), (56, 57), (40, 127), (0, 127)])
+def test_scales_close_together_and_far_apart(bits: tuple[int, int]) -> None:
+    codes = torch.randint(0, 16, (40, 448), dtype=torch.uint8)
+    scales = torch.randint(*bits, (40, 28), dtype=torch.uint8)
+    scales[::3, ::4] = 0
+    scales[:, 8:16] = 56 + scales[:, 8:16] % 8
+    weight = _scaled(codes, scales)
+    matrix = w.packed(weight.part)
+    x_TK = torch.randn(37, 448)
+    together = w.product(x_TK, matrix, w.INT8, threads=2)
+    _assert_close(together, w.as_int8(x_TK), weight.values)
+    for count in (1, 2, 3, 4, 5, 6):
+        assert torch.equal(w.product(x_TK[:count], matrix, w.INT8), together[:count])
+
+
+@pytest.mark.usefixtures("instructions")
+@pytest.mark.parametrize("count", [1, 4, 5])
+@pytest.mark.parametrize("code", [7, 15])
+def test_the_largest_sums_do_not_overflow(code: int, count: int) -> None:
+    scales = torch.full((16, 16), 126, dtype=torch.uint8)
+    scales[:, 3], scales[:, 11] = 48, 47
+    weight = _scaled(torch.full((16, 256), code, dtype=torch.uint8), scales)
+    x_TK = torch.ones(count, 256)
+    x_TK[-1] = -1
+    _assert_close(w.product(x_TK, w.packed(weight.part), w.INT8), x_TK.double(), weight.values)
 
 
 @pytest.mark.usefixtures("instructions")

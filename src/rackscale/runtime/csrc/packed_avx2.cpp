@@ -101,9 +101,32 @@ struct Avx2 {
 };
 
 }  // namespace
+}  // namespace rackscale
 
-const Instructions kAvx2 = {"avx2",         kind_of<Avx2>, tokens_of<Avx2>, tile_of<Avx2>,
-                            encode_row, activate_tile};
+#include "packed_groups.hpp"
+
+namespace rackscale {
+namespace {
+
+bool in_groups(Format format, Kind kind) { return format == Format::kNvfp4 && kind == Kind::kInt8; }
+
+int64_t panel_tokens(Format format, Kind kind, int64_t left) {
+  return in_groups(format, kind) ? left : tokens_of<Avx2>(format, kind, left);
+}
+
+TileKernel tile(Format format, Kind kind, int64_t tokens) {
+  if (!in_groups(format, kind)) return tile_of<Avx2>(format, kind, tokens);
+  constexpr TileKernel kFew[] = {few_tokens<1>, few_tokens<2>, few_tokens<3>, few_tokens<4>};
+  return tokens <= kInRegisters ? kFew[tokens - 1] : many_tokens;
+}
+
+uint8_t flip(Format format, Kind kind, int64_t tokens) {
+  return in_groups(format, kind) && tokens > kInRegisters ? 0x80 : 0;
+}
+
+}  // namespace
+
+const Instructions kAvx2 = {"avx2", kind_of<Avx2>, panel_tokens, tile, flip, encode_row<true>, activate_tile};
 
 }  // namespace rackscale
 #endif

@@ -140,7 +140,7 @@ struct Avx512 {
 }  // namespace
 
 const Instructions kAvx512 = {"avx512",       kind_of<Avx512>, tokens_of<Avx512>, tile_of<Avx512>,
-                              encode_row, activate_tile};
+                              no_flip, encode_row<>, activate_tile};
 
 }  // namespace rackscale
 #endif

@@ -14,9 +14,11 @@ struct Instructions {
   const char* name;
   // What kind of rows this weight is multiplied with here.
   Kind (*kind)(Format format, Activations activations);
-  // How many tokens the next panel takes of so many: at most kMostTokens, maybe more than there are.
+  // How many tokens the next panel takes of so many: at most kMostTokens and maybe more than there are, or all of them.
   int64_t (*panel_tokens)(Format format, Kind kind, int64_t left);
   TileKernel (*tile)(Format format, Kind kind, int64_t tokens);
+  // Not 0: in a panel of so many kGroup values of each token lie together, each the exclusive or of a row's and this.
+  uint8_t (*flip)(Format format, Kind kind, int64_t tokens);
   // A row of floats to a panel of one.
   void (*encode)(const float* in, const PanelShape& shape, float input_scale, const Panel& out);
   // out [16] = silu(gate) * up, or clamped; gate and up [16].

@@ -47,12 +47,14 @@ constexpr int64_t value_bytes(Kind kind) { return kind <= Kind::kRounded ? 4 : k
 constexpr int64_t scale_block(Kind kind) { return kind == Kind::kNvfp4 ? 16 : kGroup; }
 
 // A panel: some tokens' rows, taking turns chunk by chunk, start by start and scale by scale. One row is a panel of one.
-// values: kChunk columns each, permuted as the weight's lines need them. starts: what the unsigned weights' offset
-// comes to, with its sign turned. scales: int8's by groups, nvfp4's by sixteen, the row's own included.
+// values: kChunk columns each, permuted as the weight's lines need them (kGroup each where flip() says so).
+// starts: what the unsigned weights' offset comes to, with its sign turned (its lower sixteen bits where encode() of the
+// set does so). scales: int8's by groups, nvfp4's by sixteen, the row's own included.
 struct Panel {
   uint8_t* values = nullptr;
   int32_t* starts = nullptr;
   float* scales = nullptr;
+  int64_t tokens = 1;
 };
 
 // The same, for whatever number of tokens. Depths are filled up to whole groups.
@@ -70,7 +72,7 @@ struct PanelShape {
   Panel at(uint8_t* memory, int64_t num_tokens) const {
     uint8_t* starts = memory + num_tokens * value_size();
     uint8_t* scales = starts + num_tokens * 4 * num_starts();
-    return {memory, reinterpret_cast<int32_t*>(starts), reinterpret_cast<float*>(scales)};
+    return {memory, reinterpret_cast<int32_t*>(starts), reinterpret_cast<float*>(scales), num_tokens};
   }
 };
 

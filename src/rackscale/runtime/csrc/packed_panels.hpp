@@ -43,7 +43,8 @@ class CallMemory {
 };
 
 // The rows of `count` tokens, in a panel for `tokens` (more of them than there are: rows of zeros).
-inline void gather(const PanelShape& shape, const uint8_t* const* rows, int64_t count, int64_t tokens, uint8_t* to) {
+inline void gather(const PanelShape& shape, const uint8_t* const* rows, int64_t count, int64_t tokens, uint8_t flip,
+                   uint8_t* to) {
   const Panel out = shape.at(to, tokens);
   const int64_t chunk = kChunk * value_bytes(shape.kind), chunks = shape.columns() / kChunk;
   for (int64_t m = 0; m < tokens; ++m) {
@@ -58,7 +59,10 @@ inline void gather(const PanelShape& shape, const uint8_t* const* rows, int64_t 
       for (int64_t i = 0; i < chunks; ++i)
         std::memcpy(out.values + (i * tokens + m) * size, row.values + i * size, size);
     };
-    if (chunk == 16)
+    if (flip) {
+      for (int64_t k = 0; k < shape.columns(); k += kGroup)
+        for (int64_t i = 0; i < kGroup; ++i) out.values[k * tokens + m * kGroup + i] = row.values[k + i] ^ flip;
+    } else if (chunk == 16)
       copy(std::integral_constant<int64_t, 16>());
     else if (chunk == 32)
       copy(std::integral_constant<int64_t, 32>());
@@ -89,7 +93,7 @@ class Panels {
       if (tokens == 1)
         at = const_cast<uint8_t*>(rows[first]);
       else
-        gather(shape_, rows + first, here, tokens, at);
+        gather(shape_, rows + first, here, tokens, set_.flip(shape_.format, shape_.kind, tokens), at);
       parts_[size_++] = {shape_.at(at, tokens), first, here, set_.tile(shape_.format, shape_.kind, tokens)};
       memory += tokens * shape_.bytes();
       first += here;
@@ -99,7 +103,7 @@ class Panels {
   // done(first, count, out [count, 16]) for each panel.
   template <typename Done>
   void times(const uint8_t* tile, float tile_scale, Done&& done) const {
-    alignas(64) float out[kMostTokens * kTileRows];
+    alignas(64) float out[kMost * kTileRows];
     for (int64_t i = 0; i < size_; ++i) {
       const Part& part = parts_[i];
       part.kernel(tile, tile_scale, part.panel, shape_.depth, out);
@@ -110,7 +114,7 @@ class Panels {
   // The same for two tiles: done(first, count, a [count, 16], b [count, 16]).
   template <typename Done>
   void times(const uint8_t* a, float a_scale, const uint8_t* b, float b_scale, Done&& done) const {
-    alignas(64) float a_out[kMostTokens * kTileRows], b_out[kMostTokens * kTileRows];
+    alignas(64) float a_out[kMost * kTileRows], b_out[kMost * kTileRows];
     for (int64_t i = 0; i < size_; ++i) {
       const Part& part = parts_[i];
       part.kernel(a, a_scale, part.panel, shape_.depth, a_out);

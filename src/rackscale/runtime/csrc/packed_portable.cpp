@@ -103,6 +103,6 @@ struct Portable {
 }  // namespace
 
 const Instructions kPortable = {"portable",     kind_of<Portable>, tokens_of<Portable>, tile_of<Portable>,
-                                encode_row, activate_tile};
+                                no_flip, encode_row<>, activate_tile};
 
 }  // namespace rackscale

@@ -115,6 +115,8 @@ RACKSCALE_INLINE void quantise_nvfp4(const float* x, float row_scale, int8_t* q,
   }
 }
 
+// kShort: nvfp4's starts for int8 are sixteen bits.
+template <bool kShort = false>
 void encode_row(const float* in, const PanelShape& shape, float input_scale, const Panel& out) {
   float row_scale = input_scale;
   if (shape.kind == Kind::kNvfp4 && row_scale == 0.0f) row_scale = largest(in, shape.depth) / 2688.0f;
@@ -139,6 +141,8 @@ void encode_row(const float* in, const PanelShape& shape, float input_scale, con
       case Kind::kInt8:
         out.scales[k / kGroup] = quantise(x, q);
         put_bytes(q, shape.format, reinterpret_cast<int8_t*>(to), out.starts + k / start_block(shape.format));
+        if (kShort && shape.format == Format::kNvfp4)
+          for (int64_t i = k / 16; i < (k + kGroup) / 16; ++i) out.starts[i] &= 0xffff;
         break;
       case Kind::kNvfp4:
         if (row_scale < kTiny) {

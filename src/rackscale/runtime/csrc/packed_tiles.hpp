@@ -203,5 +203,7 @@ int64_t tokens_of(Format, Kind kind, int64_t left) {
   return kind == Kind::kBf16 ? fitting<V, Kind::kBf16>(left) : fitting<V, Kind::kFp32>(left);
 }
 
+inline uint8_t no_flip(Format, Kind, int64_t) { return 0; }
+
 }  // namespace
 }  // namespace rackscale
