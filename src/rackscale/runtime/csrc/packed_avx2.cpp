@@ -116,7 +116,8 @@ int64_t panel_tokens(Format format, Kind kind, int64_t left) {
 
 TileKernel tile(Format format, Kind kind, int64_t tokens) {
   if (!in_groups(format, kind)) return tile_of<Avx2>(format, kind, tokens);
-  constexpr TileKernel kFew[] = {few_tokens<1>, few_tokens<2>, few_tokens<3>, few_tokens<4>};
+  constexpr TileKernel kFew[] = {few_tokens<1>, few_tokens<2>, few_tokens<3>, few_tokens<4>,
+                                  few_tokens<5>, few_tokens<6>, few_tokens<7>, few_tokens<8>};
   return tokens <= kInRegisters ? kFew[tokens - 1] : many_tokens;
 }
 

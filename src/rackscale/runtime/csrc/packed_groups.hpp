@@ -1,9 +1,11 @@
 // NVFP4 times rows of int8 with AVX2: a group's sums stay whole numbers, its scales included. The scales of a row's
-// group are multiples of the last place of the least of them. Where all are at most 15 * 2^9 of it, the sums fit into 32
-// bits, and vpmaddwd multiplies with the scale while it adds pairs. Groups with scales further apart are summed as floats,
-// block by block. Either way few tokens (weights decoded in registers) and many (decoded once for all, into the first
-// cache) come to the same bits: all that they do differently is exact.
+// group are multiples of the last place of the least of them. Where all are at most 15 * 2^9 of it, the sums fit into
+// 32 bits, and vpmaddwd multiplies with the scale while it adds pairs. Groups with scales further apart are summed as
+// floats, block by block. Either way few tokens (weights decoded in registers) and many (decoded once for all, into the
+// first cache) come to the same bits: all that they do differently is exact.
 #pragma once
+
+#include <cstring>
 
 #include "packed_tiles.hpp"
 
@@ -13,7 +15,7 @@ namespace {
 constexpr Layout kNvfp4 = layout_of(Format::kNvfp4);
 constexpr int kSpanBlocks = kNvfp4.span / kNvfp4.block, kGroupBlocks = kGroup / kNvfp4.block;
 constexpr int kWidest = 9;         // powers of two between the scales of a group
-constexpr int64_t kInRegisters = 4;  // tokens up to which a weight is decoded in registers
+constexpr int64_t kInRegisters = 8;  // tokens up to which a weight is decoded in registers
 
 RACKSCALE_INLINE __m256i at(const void* from) { return _mm256_load_si256(static_cast<const __m256i*>(from)); }
 RACKSCALE_INLINE __m256i dword(const uint8_t* from, int i) {
@@ -54,8 +56,9 @@ struct Scales {
         const uint8_t* span = spans + block / kSpanBlocks * kNvfp4.span_bytes();
         const __m256 scale = Avx2::scale<Format::kNvfp4>(span, block % kSpanBlocks, half);
         const __m256i number = _mm256_cvtps_epi32(_mm256_mul_ps(scale, inverse));
-        _mm256_store_si256(reinterpret_cast<__m256i*>(whole[block][half]),
-                           _mm256_or_si256(number, _mm256_slli_epi32(number, 16)));
+        const __m256i twice = _mm256_setr_epi8(0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13,  //
+                                               0, 1, 0, 1, 4, 5, 4, 5, 8, 9, 8, 9, 12, 13, 12, 13);
+        _mm256_store_si256(reinterpret_cast<__m256i*>(whole[block][half]), _mm256_shuffle_epi8(number, twice));
       }
     }
     return true;
@@ -164,12 +167,13 @@ struct Decoded {
   Scales scales;
   bool is_whole;
 
-  void read(const uint8_t* tile, int spans) {
-    is_whole = scales.read(tile, spans);
+  template <int kSpans>
+  RACKSCALE_INLINE void read(const uint8_t* tile) {
+    is_whole = scales.read(tile, kSpans);
     const __m256i turned = _mm256_set1_epi8(-128);
     for (int half = 0; half < 2; ++half) {
       __m256i sum = _mm256_setzero_si256();
-      for (int block = 0; block < spans * kSpanBlocks; ++block) {
+      for (int block = 0; block < kSpans * kSpanBlocks; ++block) {
         const uint8_t* span = tile + block / kSpanBlocks * kNvfp4.span_bytes();
         __m256i lines[4];
         decode<true>(span, block % kSpanBlocks, half, lines);
@@ -189,52 +193,75 @@ struct Decoded {
   }
 };
 
-// Signed weights times unsigned values: all tokens pass a group of the weight before the next is decoded.
+// Signed weights times unsigned values, in pairs of words.
+RACKSCALE_INLINE __m256i pairs(const Decoded& group, const uint8_t* q, int block, int half) {
+  __m256i products[4];
+  RACKSCALE_UNROLL for (int i = 0; i < 4; ++i)
+    products[i] = _mm256_maddubs_epi16(dword(q + block * kChunk, i), at(group.w[block][i][half]));
+  return four(products[0], products[1], products[2], products[3]);
+}
+
+// A group's sums for one token, both halves.
+template <int kBlocks>
+RACKSCALE_INLINE void whole_sums(const Decoded& group, const uint8_t* q, __m256 (&sums)[2]) {
+  __asm__ volatile("" : : "r"(&group) : "memory");  // or the weights are copied, to be "in registers" for all tokens
+  __m256i whole[2] = {at(group.starts[0]), at(group.starts[1])};
+  RACKSCALE_UNROLL for (int block = 0; block < kBlocks; ++block)
+    RACKSCALE_UNROLL for (int half = 0; half < 2; ++half) {
+      const __m256i scale = at(group.scales.whole[block][half]);
+      whole[half] = _mm256_add_epi32(whole[half], _mm256_madd_epi16(pairs(group, q, block, half), scale));
+    }
+  RACKSCALE_UNROLL for (int half = 0; half < 2; ++half)
+    sums[half] = _mm256_mul_ps(_mm256_cvtepi32_ps(whole[half]), _mm256_load_ps(group.scales.unit[half]));
+}
+template <int kBlocks>
+RACKSCALE_INLINE void float_sums(const Decoded& group, const uint8_t* q, __m256 (&sums)[2]) {
+  sums[0] = sums[1] = _mm256_setzero_ps();
+  for (int block = 0; block < kBlocks; ++block)
+    for (int half = 0; half < 2; ++half) {
+      const __m256i words = _mm256_sub_epi16(pairs(group, q, block, half), at(group.block_starts[block][half]));
+      const __m256 dot = _mm256_cvtepi32_ps(_mm256_madd_epi16(words, _mm256_set1_epi16(1)));
+      sums[half] = _mm256_fmadd_ps(dot, _mm256_load_ps(group.floats[block][half]), sums[half]);
+    }
+}
+
+template <int kSpans>
+void group_times(const uint8_t* tile, const uint8_t* values, const float* scales, int64_t tokens, float* out) {
+  constexpr int kBlocks = kSpans * kSpanBlocks;
+  const auto add = [&](int64_t m, const __m256(&sums)[2]) RACKSCALE_LAMBDA {
+    float* to = out + m * kTileRows;
+    const __m256 scale = _mm256_set1_ps(scales[m]);
+    RACKSCALE_UNROLL for (int half = 0; half < 2; ++half)
+      _mm256_storeu_ps(to + half * 8, _mm256_fmadd_ps(sums[half], scale, _mm256_loadu_ps(to + half * 8)));
+  };
+  for (int i = 0; i < kSpans * kNvfp4.span_bytes() / kLine; ++i)
+    __builtin_prefetch(tile + Avx2::kPrefetchBytes + i * kLine, 0, 3);
+  Decoded group;
+  group.read<kSpans>(tile);
+  __m256 sums[2];
+  if (group.is_whole) {
+    for (int64_t m = 0; m < tokens; ++m) {
+      whole_sums<kBlocks>(group, values + m * kGroup, sums);
+      add(m, sums);
+    }
+  } else {
+    for (int64_t m = 0; m < tokens; ++m) {
+      float_sums<kBlocks>(group, values + m * kGroup, sums);
+      add(m, sums);
+    }
+  }
+}
+
+// All tokens pass a group of the weight before the next is decoded.
 void many_tokens(const uint8_t* tile, float tile_scale, const Panel& panel, int64_t depth, float* out) {
   const int64_t end = up_to(depth, kNvfp4.span), tokens = panel.tokens;
+  std::memset(out, 0, static_cast<size_t>(tokens * kTileRows) * sizeof(float));
+  for (int64_t k = 0; k < end; k += kGroup, tile += 2 * kNvfp4.span_bytes())
+    (end - k < kGroup ? group_times<1> : group_times<2>)(tile, panel.values + k * tokens,
+                                                        panel.scales + k / kGroup * tokens, tokens, out);
   const __m256 factor = _mm256_set1_ps(tile_scale * factor_of(Format::kNvfp4, Kind::kInt8));
-  Decoded group;
-  for (int64_t k = 0; k < end; k += kGroup) {
-    const int spans = end - k < kGroup ? 1 : 2, blocks = spans * kSpanBlocks;
-    for (int i = 0; i < 9 * spans; ++i) __builtin_prefetch(tile + Avx2::kPrefetchBytes + i * kLine, 0, 3);
-    group.read(tile, spans);
-    for (int64_t m = 0; m < tokens; ++m) {
-      const uint8_t* q = panel.values + k * tokens + m * kGroup;
-      const auto pairs = [&](int block, int half) RACKSCALE_LAMBDA {
-        const auto& w = group.w[block];
-        __m256i products[4];
-        RACKSCALE_UNROLL for (int i = 0; i < 4; ++i) products[i] = _mm256_maddubs_epi16(dword(q, i), at(w[i][half]));
-        return four(products[0], products[1], products[2], products[3]);
-      };
-      __m256 floats[2];
-      if (group.is_whole) {
-        __m256i sums[2] = {at(group.starts[0]), at(group.starts[1])};
-        for (int block = 0; block < blocks; block += kSpanBlocks)
-          RACKSCALE_UNROLL for (int i = 0; i < kSpanBlocks; ++i, q += kChunk)
-            RACKSCALE_UNROLL for (int half = 0; half < 2; ++half)
-              sums[half] = _mm256_add_epi32(
-                  sums[half], _mm256_madd_epi16(pairs(block + i, half), at(group.scales.whole[block + i][half])));
-        for (int half = 0; half < 2; ++half)
-          floats[half] = _mm256_mul_ps(_mm256_cvtepi32_ps(sums[half]), _mm256_load_ps(group.scales.unit[half]));
-      } else {
-        floats[0] = floats[1] = _mm256_setzero_ps();
-        for (int block = 0; block < blocks; ++block, q += kChunk)
-          for (int half = 0; half < 2; ++half) {
-            const __m256i words = _mm256_sub_epi16(pairs(block, half), at(group.block_starts[block][half]));
-            const __m256i dot = _mm256_madd_epi16(words, _mm256_set1_epi16(1));
-            floats[half] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), _mm256_load_ps(group.floats[block][half]),
-                                           floats[half]);
-          }
-      }
-      const __m256 scale = _mm256_set1_ps(panel.scales[k / kGroup * tokens + m]);
-      for (int half = 0; half < 2; ++half) {
-        float* to = out + m * kTileRows + half * 8;
-        const __m256 total = _mm256_fmadd_ps(floats[half], scale, k ? _mm256_loadu_ps(to) : _mm256_setzero_ps());
-        _mm256_storeu_ps(to, k + kGroup < end ? total : _mm256_mul_ps(total, factor));
-      }
-    }
-    tile += spans * kNvfp4.span_bytes();
-  }
+  for (int64_t i = 0; i < tokens * kTileRows; i += 8)
+    _mm256_storeu_ps(out + i, _mm256_mul_ps(_mm256_loadu_ps(out + i), factor));
 }
 
 }  // namespace
