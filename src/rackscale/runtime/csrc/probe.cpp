@@ -1,10 +1,14 @@
 // What this machine can do at most, measured beside the kernels: reading memory, and multiplying small integers or bf16.
 #include "probe.hpp"
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstring>
 #include <thread>
 #include <vector>
+
+#include "portable.hpp"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,16 +17,42 @@
 namespace rackscale {
 namespace {
 
-typedef uint64_t u64x8 __attribute__((vector_size(64), aligned(8), may_alias));
+typedef uint64_t u64x4 __attribute__((vector_size(32), aligned(8), may_alias));
 
+constexpr int64_t kStripe = 128;  // bytes that are read at once
+
+// The sum of `size` bytes as words.
+RACKSCALE_CLONES uint64_t read(const char* from, int64_t size) {
+  u64x4 sums[4] = {};
+  for (int64_t i = 0; i < size; i += kStripe) {
+    const u64x4* x = reinterpret_cast<const u64x4*>(from + i);
+    sums[0] += x[0];
+    sums[1] += x[1];
+    sums[2] += x[2];
+    sums[3] += x[3];
+  }
+  const u64x4 sum = sums[0] + sums[1] + sums[2] + sums[3];
+  return sum[0] + sum[1] + sum[2] + sum[3];
+}
+
+// Of the slowest thread, from when all had begun: a new one may have to wait for a processor.
 template <typename Work>
 double seconds(int num_threads, Work&& work) {
-  const auto begin = std::chrono::steady_clock::now();
+  std::atomic<int> begun{0};
+  std::vector<double> taken(static_cast<size_t>(num_threads));
+  const auto run = [&](int thread) {
+    ++begun;
+    while (begun < num_threads) continue;
+    const auto begin = std::chrono::steady_clock::now();
+    work(thread);
+    taken[static_cast<size_t>(thread)] =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  };
   std::vector<std::thread> threads;
-  for (int thread = 1; thread < num_threads; ++thread) threads.emplace_back([&work, thread] { work(thread); });
-  work(0);
+  for (int thread = 1; thread < num_threads; ++thread) threads.emplace_back(run, thread);
+  run(0);
   for (std::thread& thread : threads) thread.join();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return *std::max_element(taken.begin(), taken.end());
 }
 
 #if defined(__x86_64__) && defined(__GNUC__)
@@ -86,19 +116,9 @@ __attribute__((target("avx2,fma"))) double multiply_fp32() {
 
 double read_bandwidth(const void* memory, int64_t size, int num_threads) {
   std::vector<uint64_t> kept(static_cast<size_t>(num_threads));
-  const int64_t each = size / num_threads / 128 * 128;
+  const int64_t each = size / num_threads / kStripe * kStripe;
   const double taken = seconds(num_threads, [&](int thread) {
-    const char* from = static_cast<const char*>(memory) + thread * each;
-    u64x8 a = {}, b = {};
-    for (int64_t i = 0; i < each; i += 128) {
-      u64x8 x, y;
-      std::memcpy(&x, from + i, sizeof(x));
-      std::memcpy(&y, from + i + 64, sizeof(y));
-      a += x;
-      b += y;
-    }
-    a += b;
-    for (int i = 0; i < 8; ++i) kept[static_cast<size_t>(thread)] += a[i];
+    kept[static_cast<size_t>(thread)] = read(static_cast<const char*>(memory) + thread * each, each);
   });
   volatile uint64_t sink = 0;
   for (const uint64_t value : kept) sink = sink + value;
