@@ -69,7 +69,7 @@ def packed(part: Part) -> PackedMatrix:
     """By itself."""
     packer = Packer(2)
     matrix = packer.matrix([part])
-    packer.run()
+    packer.take()()
     return matrix
 
 

@@ -183,7 +183,7 @@ def _experts(
         parts.append(ExpertParts(gate=gate.part, up=up.part, down=down.part))
         values.append((gate.values, up.values, down.values))
     matrices = packer.experts(parts)
-    packer.run()
+    packer.take()()
     return matrices, values
 
 
@@ -276,7 +276,7 @@ def test_an_mlp_is_its_two_products() -> None:
     down = w.random_weight(Format.NVFP4, hidden, width, 2, 0.05)
     packer = Packer(1)
     first, second = packer.gate_up(gate.part, up.part), packer.matrix([down.part])
-    packer.run()
+    packer.take()()
     x_TH, out = torch.randn(5, hidden), torch.ones(5, hidden)
     _native.packed_mlp(
         x_TH.data_ptr(),
@@ -298,10 +298,9 @@ def test_an_mlp_is_its_two_products() -> None:
 @pytest.mark.parametrize("format_", FORMATS)
 def test_parts_follow_one_another_and_may_be_sliced(format_: Format | None) -> None:
     first, second = (w.random_weight(format_, rows, 256, rows) for rows in (32, 72))
-    packer, seen = Packer(2), []
+    packer = Packer(2)
     whole = packer.matrix([first.part, second.part])
-    packer.run(lambda done, total: seen.append((done, total)))
-    assert seen == [(104 * 256, 104 * 256)]
+    packer.take()()
     x_TK = torch.randn(3, 256)
     out = w.product(x_TK, whole, w.FP32)
     assert torch.equal(out[:, :32], w.product(x_TK, w.packed(first.part), w.FP32))

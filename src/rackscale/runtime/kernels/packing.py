@@ -223,10 +223,6 @@ class Packer:
 
         return work
 
-    def run(self) -> None:
-        """Do it here and now."""
-        self.take()()
-
     def _add(self, part: Part, matrix: PackedMatrix, expert: int, first_tile: int, tile_step: int) -> None:
         if isinstance(part, Packed):
             codes, scales = part.codes, part.scales
