@@ -121,7 +121,13 @@ async def until(condition, what):
 
 
 def run(coroutine):
-    uvloop.run(coroutine)
+    """A loop that waits in C hears of no other limit."""
+
+    async def limited():
+        async with asyncio.timeout(4 * LIMIT_S):
+            await coroutine
+
+    uvloop.run(limited())
 
 
 def test_an_engine_that_is_killed_is_replaced_and_told_who_waits(workshop):

@@ -195,8 +195,9 @@ class Supervisor:
                 assert self._engine is not None, "it lives"
                 self._engine.kill()
                 return
-            with suppress(TimeoutError):
-                await asyncio.wait_for(life.is_over.wait(), WATCH_S)
+            with suppress(TimeoutError):  # wait_for would lose a cancellation that comes with the event
+                async with asyncio.timeout(WATCH_S):
+                    await life.is_over.wait()
                 continue
             life.silent_s += WATCH_S  # counted so, a halt of this process is not taken for the engine's
             self._look_for_host(life)
