@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO, TypedDict
 
 import torch
 
-from rackscale.checkpoint import open_checkpoint
+from rackscale.checkpoint import Checkpoint, open_checkpoint
 from rackscale.core import GroupId, RankId, RankLostError, SpecError
 from rackscale.runtime.comm.all_to_all import AllToAll
 from rackscale.runtime.comm.heap import Heap
@@ -67,12 +67,20 @@ class HostModel:
     be had.
     """
 
-    def __init__(self, load: Load, path: Path | None, progress: Callable[[int, int], None]) -> None:
+    def __init__(
+        self,
+        load: Load,
+        path: Path | None,
+        progress: Callable[[int, int], None],
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        """checkpoint: that of the path, by who has opened it already."""
         self._load = load
         for number, group in enumerate(load.deployment.groups):
             _check_teams(GroupId(number), group.tp, load.ranks)
         torch.set_num_threads(1)  # a pool of threads would not survive a fork
-        checkpoint = open_checkpoint(_path(load, path), tokenizer_required=load.tokenizer)
+        if checkpoint is None:
+            checkpoint = open_checkpoint(_path(load, path), tokenizer_required=load.tokenizer)
         self._model = load_model(
             checkpoint,
             activations=load.activations,

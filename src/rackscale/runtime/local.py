@@ -110,7 +110,7 @@ def _load(path: Path, options: LocalOptions) -> tuple[Checkpoint, DeploymentSpec
         router_skew=options.router_skew,
         hang_limit_s=RANK_LIMIT_S,
     )
-    return checkpoint, deployment, HostModel(load, None, lambda _done, _total: None)
+    return checkpoint, deployment, HostModel(load, None, lambda _done, _total: None, checkpoint)
 
 
 def all_ranks(deployment: DeploymentSpec) -> tuple[tuple[GroupId, RankId], ...]:
