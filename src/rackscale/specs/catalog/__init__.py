@@ -9,13 +9,15 @@ from rackscale.specs.catalog.chip import ChipSpec, load_chip
 from rackscale.specs.catalog.fact import Fact
 from rackscale.specs.catalog.model import CatalogModel, load_model
 from rackscale.specs.catalog.system import SystemSpec, load_system
-from rackscale.specs.catalog.table import is_path, names
+from rackscale.specs.catalog.table import KINDS, closest, is_path, names
 
 __all__ = [
+    "KINDS",
     "CatalogModel",
     "ChipSpec",
     "Fact",
     "SystemSpec",
+    "closest",
     "is_path",
     "load_chip",
     "load_model",

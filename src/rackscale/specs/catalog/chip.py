@@ -1,7 +1,7 @@
 """Chips: what one accelerator computes, holds and draws."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -39,13 +39,13 @@ class ChipSpec:
     """
 
     name: str
-    title: str
+    title: str = ""
     generation: str
-    tensor_flops: Mapping[str, float]
+    tensor_flops: Mapping[str, float] = field(hash=False)
     hbm_bytes: float
     hbm_bytes_per_s: float
     tdp_w: float
-    facts: Mapping[str, Fact]
+    facts: Mapping[str, Fact] = field(default_factory=dict, hash=False, repr=False)
 
 
 def load_chip(name_or_path: str | Path) -> ChipSpec:

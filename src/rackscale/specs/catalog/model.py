@@ -1,7 +1,7 @@
 """Models: what they are built of, and in which formats their weights were published."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -55,14 +55,14 @@ class CatalogModel:
     published for. facts: every field of the configuration, and published figures."""
 
     name: str
-    title: str
-    hf_id: str
+    title: str = ""
+    hf_id: str = ""
     spec: ModelSpec
     weights: str
     linear_weights: str
     mtp_layers: int
     context: int
-    facts: Mapping[str, Fact]
+    facts: Mapping[str, Fact] = field(default_factory=dict, hash=False, repr=False)
 
 
 def load_model(name_or_path: str | Path) -> CatalogModel:
@@ -86,9 +86,11 @@ def _model_of(table: Table) -> CatalogModel:
     confidence = origin.choice("confidence", CONFIDENCES)
     origin.close()
     facts = {
-        name: Fact(value=value, unit=_UNITS.get(name, ""), source=source, confidence=confidence, note=note)
+        name: Fact(value=value, unit=_UNITS.get(name, ""), source=source, confidence=confidence)
         for name, value in _flat(config.values)
     }
+    if note:
+        facts["about"] = Fact(value=note, unit="", source=source, confidence=confidence)
     model = CatalogModel(
         name=table.text("name"),
         title=table.text("title"),

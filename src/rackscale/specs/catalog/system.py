@@ -1,7 +1,7 @@
 """Systems: chips, what joins them, the host beside them, and what they draw and cost."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -46,17 +46,17 @@ class SystemSpec:
     """
 
     name: str
-    title: str
+    title: str = ""
     chip: ChipSpec
     domain_chips: int
     scale_up_bytes_per_s: float
     scale_out_bytes_per_s: float
     host_bytes_per_chip: float
     host_link_bytes_per_s: float
-    power_w: Mapping[str, float]
-    usd_per_chip_hour: Mapping[str, float]
-    announced: bool
-    facts: Mapping[str, Fact]
+    power_w: Mapping[str, float] = field(hash=False)
+    usd_per_chip_hour: Mapping[str, float] = field(hash=False)
+    announced: bool = False
+    facts: Mapping[str, Fact] = field(default_factory=dict, hash=False, repr=False)
 
 
 def load_system(name_or_path: str | Path) -> SystemSpec:
