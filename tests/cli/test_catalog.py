@@ -6,6 +6,7 @@ import pytest
 
 from rackscale.cli import main
 
+AIC = "https://github.com/ai-dynamo/aiconfigurator"
 MINE = """
 name = "mine"
 title = "My chip"
@@ -76,9 +77,9 @@ def test_every_field_of_one(capsys, words):
     assert result["fields"]["hbm"] == {
         "value": 189471,
         "unit": "MiB",
-        "source": "https://github.com/ai-dynamo/aiconfigurator systems/*.yaml (aiconfigurator-core 0.12.0)",
+        "source": f"{AIC} systems/gb200.yaml (aiconfigurator-core 0.12.0)",
         "confidence": "measured",
-        "note": "by the driver, 185.0 GiB = 198.67e9 B; labels of 186 GB are GiB",
+        "note": "by nvidia-smi: 185.0 GiB, 198.67e9 B; labels of 186 GB are GiB",
     }
 
 
