@@ -1,8 +1,12 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from user_files import chip, fact, write
 
 from rackscale.core import SpecError
 from rackscale.specs.catalog import load_chip
+from rackscale.specs.catalog.chip import chip_of
+from rackscale.specs.catalog.table import Table
 
 
 def test_a_chip_in_base_units():
@@ -88,3 +92,19 @@ def test_an_unknown_field_and_an_unknown_generation(tmp_path):
         load_chip(write(tmp_path / "c.toml", chip() | {"tittle": "x"}))
     with pytest.raises(SpecError, match=r"generation in .* is 'hoper': give hopper"):
         load_chip(write(tmp_path / "c.toml", chip() | {"generation": "hoper"}))
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers())
+
+
+@given(st.sampled_from(["value", "unit", "source", "confidence", "note", "other"]), values)
+def test_any_entry_is_read_or_refused(field, value):
+    entry = {"hbm": fact(100, "GB") | {field: value}}
+    hbm_bytes, refusal = 1.0, SpecError("c.toml, [facts", hint="none")
+    try:
+        hbm_bytes = chip_of(Table(chip(**entry), "c.toml")).hbm_bytes
+    except SpecError as error:
+        refusal = error
+    assert hbm_bytes > 0
+    assert "c.toml, [facts" in refusal.what
+    assert refusal.hint
