@@ -26,11 +26,11 @@ from rackscale.specs.catalog import (
     load_system,
     names,
 )
+from rackscale.specs.catalog.system import PRICES
 from rackscale.specs.counts import count, kv_bytes_per_token
 
 Entry = CatalogModel | SystemSpec | ChipSpec
 PIPE_WIDTH = 160  # columns where stdout is no terminal
-PRICES = ("hyperscaler", "neocloud", "rental")
 _LEGENDS = {
     "models": "Parameters with embedding and head. KV in BF16. Heads of queries/keys x width, or x latent.",
     "systems": "* announced. Rates are a chip's, dense, one direction. $: hyperscaler / neocloud / rental.",
