@@ -15,6 +15,7 @@ from rackscale.specs.catalog import CatalogModel, SystemSpec, closest
 ROLES = ("auto", "mixed", "disaggregated")
 ENGINE_NAMES = ("auto", *ENGINES, "vllm")
 WIDEST_EP = 576
+INFERENCEX_CV = 0.2 / 12**0.5 / 0.9  # of lengths drawn evenly from 80 to 100 % of the nominal one
 LEAST_SKEW = 1e-9  # its logarithm is kept
 _POSITIVE = ("isl", "osl", "interactivity", "ttft_s", "chips", "max_ep", "mean_length")
 _FORMAT_OF_CHIP = {"nvfp4": "fp4"}  # units that a format needs; others run in wider arithmetic
@@ -37,7 +38,8 @@ class Question:
     for the best number. skew: Zipf exponent of experts' popularity; None: as fitted. engine: "auto" for the
     mean of engines. max_ep: ranks that experts may be spread over. mean_length: mean of a request's tokens
     over isl and osl, for benchmarks that draw them (InferenceX: 0.9). speculative: whether the model's own
-    draft layer guesses ahead."""
+    draft layer guesses ahead. length_cv: standard deviation of prompts' lengths over their mean, which the
+    99th percentile of the wait for a first token grows with."""
 
     model: CatalogModel
     system: SystemSpec
@@ -57,6 +59,7 @@ class Question:
     max_ep: int | None = None
     mean_length: float = 1.0
     speculative: bool = False
+    length_cv: float = INFERENCEX_CV
 
     def check(self) -> None:
         """Raises SpecError where a value makes no sense, or names something that is not there."""

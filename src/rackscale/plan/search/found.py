@@ -10,7 +10,7 @@ from rackscale.plan.closed_loop import Loop
 from rackscale.plan.question import Question
 from rackscale.plan.search.evaluate import Deployments, measured
 from rackscale.plan.search.frontier import staircase
-from rackscale.plan.search.pools import MOST_BUSY_MIXED, candidates
+from rackscale.plan.search.pools import MOST_BUSY_MIXED, NEAR, Window, candidates
 from rackscale.plan.search.ratio import MOST_BUSY
 
 Array = NDArray[np.float64]
@@ -69,9 +69,7 @@ def search(question: Question, parameters: Parameters | None = None) -> Frontier
     Raises SpecError where the model does not fit, and says how many chips it needs.
     """
     values = question.with_skew(fitted() if parameters is None else parameters)
-    found = candidates(question, values)
-    whole = _measured(question, values, found.deployments, found.copies, found.searched, found.chips)
-    return _staircase(question, whole)
+    return _searched(question, values, Window())
 
 
 def best(
@@ -80,8 +78,10 @@ def best(
     """The one that has the most throughput and meets the question's level of service, in a frontier of one;
     None where nothing does. frontier: what `search` found."""
     values = question.with_skew(fitted() if parameters is None else parameters)
-    whole = search(question, parameters) if frontier is None else frontier
-    near = np.flatnonzero(_meets(question, whole, slack=0.85))
+    if frontier is None:
+        frontier = _searched(question, values, Window.around(question.interactivity))
+    whole = frontier
+    near = np.flatnonzero(_meets(question, whole, slack=NEAR[0]))
     if not len(near):
         return None
     near = near[np.argsort(-whole.goal[near], kind="stable")][:FINALISTS]
@@ -92,6 +92,12 @@ def best(
     ladder = _measured(question, values, scaled, whole.copies[rows], whole.searched, whole.chips)
     good = np.flatnonzero(_meets(question, ladder))
     return ladder.take(good[[int(np.argmax(ladder.goal[good]))]]) if len(good) else None
+
+
+def _searched(question: Question, parameters: Parameters, window: Window) -> Frontier:
+    found = candidates(question, parameters, window)
+    whole = _measured(question, parameters, found.deployments, found.copies, found.searched, found.chips)
+    return _staircase(question, whole)
 
 
 def replace_concurrency(deployments: Deployments, concurrency: Array) -> Deployments:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ Numbers = NDArray[np.intp]
 
 MOST_BATCH = 2048  # sequences of an attention: engines take no more
 BATCH_STEP = 1.06  # from one batch to the next, beyond those of a few
+NEAR = (0.85, 1.3)  # of a level of interactivity: other concurrencies bring layouts there
 MOST_BUSY_MIXED = 0.98  # of a group's time may be prompts'
 
 
@@ -33,26 +35,42 @@ class Candidates:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Window:
+    """Seconds for each token of an answer that matter: what is slower is left out, and what is faster counts
+    as no better. Everything matters by default."""
+
+    fastest_s: float = 0.0
+    slowest_s: float = np.inf
+
+    @classmethod
+    def around(cls, interactivity: float | None) -> Self:
+        """What may be the best at a speed of users, with room for other concurrencies."""
+        if interactivity is None:
+            return cls()
+        return cls(fastest_s=1 / (interactivity * NEAR[1]), slowest_s=1 / (interactivity * NEAR[0]))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class _Scored:
+    """cost: seconds for a token, as the window has them. goal: tokens per second and chip of the budget."""
+
     deployments: Deployments
-    tpot_s: Array
+    cost: Array
     goal: Array
 
     def take(self, numbers: Numbers) -> "_Scored":
         return _Scored(
-            deployments=self.deployments.take(numbers), tpot_s=self.tpot_s[numbers], goal=self.goal[numbers]
+            deployments=self.deployments.take(numbers), cost=self.cost[numbers], goal=self.goal[numbers]
         )
 
     def joined(self, other: "_Scored") -> "_Scored":
-        return _Scored(
+        """The stairs of both."""
+        both = _Scored(
             deployments=self.deployments.joined(other.deployments),
-            tpot_s=np.concatenate([self.tpot_s, other.tpot_s]),
+            cost=np.concatenate([self.cost, other.cost]),
             goal=np.concatenate([self.goal, other.goal]),
         )
-
-    @property
-    def stairs(self) -> "_Scored":
-        return self.take(staircase(self.tpot_s, self.goal))
+        return both.take(staircase(both.cost, both.goal))
 
 
 def batches() -> Array:
@@ -74,7 +92,7 @@ def smallest_fit(question: Question) -> int:
     return int(holds.min())
 
 
-def candidates(question: Question, parameters: Parameters) -> Candidates:
+def candidates(question: Question, parameters: Parameters, window: Window) -> Candidates:
     """Raises SpecError where nothing fits the chips, and says how many would do."""
     question.check()
     smallest = smallest_fit(question) * (2 if question.role == "disaggregated" else 1)
@@ -86,16 +104,14 @@ def candidates(question: Question, parameters: Parameters) -> Candidates:
         )
     every = groups(question, chips, float(parameters["routing_skew"][0, 0]))
     space = every.take(np.flatnonzero(room(question, every) >= 1))
-    searched, found = 0, None
-    for role, evaluated in (("mixed", _mixed), ("disaggregated", _disaggregated)):
-        if question.role in {"auto", role}:
-            count, scored = evaluated(question, space, parameters, chips)
-            searched += count
-            found = scored if found is None else found.joined(scored)
-    assert found is not None, f"role {question.role} was checked"
-    winners = found.stairs.deployments
+    run = _Run(question, parameters, space, chips, window)
+    if question.role != "disaggregated":
+        run.mixed()
+    if question.role != "mixed":
+        run.disaggregated()
+    winners = run.found.deployments
     copies = np.floor(chips / winners.chips)
-    return Candidates(deployments=_copied(winners, copies), copies=copies, searched=searched, chips=chips)
+    return Candidates(deployments=_copied(winners, copies), copies=copies, searched=run.searched, chips=chips)
 
 
 def _copied(deployments: Deployments, copies: Array) -> Deployments:
@@ -113,99 +129,127 @@ def _cells(question: Question, space: Groups) -> tuple[Numbers, Array]:
     return row, table[row, column] * (space.ranks / space.tp)[row]
 
 
-def _filled(per_chip: Array, deployments: Deployments, chips: int) -> Array:
-    """Of the whole budget, when copies take what they can of it."""
-    return per_chip * np.floor(chips / deployments.chips) * deployments.chips / chips
+class _Run:
+    """One search, and what it has found so far."""
 
+    def __init__(
+        self, question: Question, parameters: Parameters, space: Groups, chips: int, window: Window
+    ) -> None:
+        self.question, self.parameters, self.space = question, parameters, space
+        self.chips, self.window = chips, window
+        self.searched = 0
+        self.stairs = Stairs()
+        self.found = _Scored(deployments=_none(space), cost=np.zeros(0), goal=np.zeros(0))
 
-def _mixed(question: Question, space: Groups, parameters: Parameters, chips: int) -> tuple[int, _Scored]:
-    row, sequences = _cells(question, space)
-    seconds, _ = decode_steps(question, space.take(row), sequences, parameters, disaggregated=False)
-    own = prompts(question, space, parameters, disaggregated=False)
-    ones = np.ones(len(row))
-    pool = space.take(row)
-    deployments = Deployments(
-        disaggregated=np.zeros(len(row), dtype=np.bool_),
-        prefill=pool,
-        decode=pool,
-        prefill_groups=ones,
-        decode_groups=ones,
-        sequences=sequences,
-        concurrency=ones,
-    )
-    scored = _scored(question, deployments, _of(own, row), seconds, parameters, chips)
-    return len(row), scored.stairs
+    def mixed(self) -> None:
+        """Groups that do both, at every batch."""
+        row, sequences, seconds, _ = self._cells(disaggregated=False)
+        own = prompts(self.question, self.space, self.parameters, disaggregated=False)
+        ones, pool = np.ones(len(row)), self.space.take(row)
+        self.searched += len(row)
+        deployments = Deployments(
+            disaggregated=np.zeros(len(row), dtype=np.bool_),
+            prefill=pool,
+            decode=pool,
+            prefill_groups=ones,
+            decode_groups=ones,
+            sequences=sequences,
+            concurrency=ones,
+        )
+        self._add(deployments, _of(own, row), seconds)
 
+    def disaggregated(self) -> None:
+        """Pools of each kind on their own; then pairs, the most promising first, while they promise more than
+        was found."""
+        question = self.question
+        row, sequences, seconds, tpot = self._cells(disaggregated=True)
+        self.searched += len(row) + len(self.space)
+        fits = (room(question, self.space) * self.space.ranks / self.space.tp)[row]
+        kept = _best_of_each(self.space.take(row), tpot, -sequences / tpot, -fits)
+        decode, sequences, seconds, tpot = (
+            self.space.take(row[kept]),
+            sequences[kept],
+            seconds[kept],
+            tpot[kept],
+        )
+        own = prompts(question, self.space, self.parameters, disaggregated=True)
+        few = _best_of_each(self.space, own.alone, own.each, own.together)
+        prefill, own = self.space.take(few), _of(own, few)
+        sides = Sides(
+            decode_ranks=decode.ranks,
+            rate=sequences / (question.mean_length * question.osl * tpot),
+            prefill_ranks=prefill.ranks,
+            each_s=own.each,
+            same=decode.weights[:, None] == prefill.weights,
+        )
+        for some in pairs(sides, self.chips, MORE_PREFILL if question.ttft_s is None else MOST_GROUPS):
+            bound = self._bound(some, sides)
+            for block in self._blocks(some, bound, tpot[some.decode]):
+                self.searched += len(block)
+                deployments = Deployments(
+                    disaggregated=np.ones(len(block), dtype=np.bool_),
+                    prefill=prefill.take(block.prefill),
+                    decode=decode.take(block.decode),
+                    prefill_groups=block.prefill_groups,
+                    decode_groups=block.decode_groups,
+                    sequences=sequences[block.decode],
+                    concurrency=np.ones(len(block)),
+                )
+                self._add(deployments, _of(own, block.prefill), seconds[block.decode])
 
-def _scored(
-    question: Question,
-    deployments: Deployments,
-    own: Prompts,
-    seconds: Array,
-    parameters: Parameters,
-    chips: int,
-) -> _Scored:
-    """Those that keep up and do not let users wait."""
-    state = steady(question, deployments, own, seconds, parameters)
-    kept = {field.name: getattr(deployments, field.name) for field in fields(deployments)}
-    scored = _Scored(
-        deployments=Deployments(**{**kept, "concurrency": state.concurrency}),
-        tpot_s=state.tpot_s,
-        goal=_filled(state.tokens_per_s_per_chip, deployments, chips),
-    )
-    good = np.flatnonzero(
-        (state.utilisation <= MOST_BUSY_MIXED) & (state.ttft_s <= (question.ttft_s or np.inf))
-    )
-    return scored.take(good)
+    def _cells(self, *, disaggregated: bool) -> tuple[Numbers, Array, Array, Array]:
+        """Numbers of groups, sequences of a whole group, and seconds for a step and for a token: for all
+        batches that have room, the fullest too, as far as the window has them."""
+        space = self.space
+        most = np.minimum(np.floor(room(self.question, space)), MOST_BATCH)
+        table = np.minimum(batches(), most[:, None])
+        fresh = np.concatenate([np.ones((len(space), 1), dtype=np.bool_), np.diff(table, axis=1) > 0], 1)
+        row, column = np.nonzero(fresh)
+        sequences = table[row, column] * (space.ranks / space.tp)[row]
+        seconds, tpot = decode_steps(
+            self.question, space.take(row), sequences, self.parameters, disaggregated=disaggregated
+        )
+        good = np.flatnonzero(tpot <= self.window.slowest_s)
+        return row[good], sequences[good], seconds[good], tpot[good]
+
+    def _bound(self, some: Pairs, sides: Sides) -> Array:
+        """Tokens per second and chip of the budget that pairs cannot exceed: those of the decode groups, and
+        no request waits when a benchmark begins."""
+        question = self.question
+        tokens = question.mean_length * (question.isl + question.osl)
+        most = sides.rate[some.decode] * some.decode_groups * tokens * (self.chips // _chips(some, sides))
+        return np.asarray(most / self.chips / float(self.parameters["ramp_disaggregated"][0, 0]))
+
+    def _blocks(self, some: Pairs, bound: Array, tpot: Array) -> Iterator[Pairs]:
+        """Those whose bound is above what was found, also while they are looked at; the highest bounds first.
+        tpot, bound: of the pairs."""
+        cost = np.maximum(tpot, self.window.fastest_s)
+        order = np.argsort(-bound, kind="stable")
+        for start in range(0, len(order), CHUNK):
+            numbers = order[start : start + CHUNK]
+            numbers = numbers[bound[numbers] > self.stairs.reached(cost[numbers])]
+            if len(numbers):
+                yield some.take(numbers)
+
+    def _add(self, deployments: Deployments, own: Prompts, seconds: Array) -> None:
+        """Those that keep up and do not let users wait."""
+        state = steady(self.question, deployments, own, seconds, self.parameters)
+        kept = {field.name: getattr(deployments, field.name) for field in fields(deployments)}
+        copies = np.floor(self.chips / deployments.chips)
+        scored = _Scored(
+            deployments=Deployments(**{**kept, "concurrency": state.concurrency}),
+            cost=np.maximum(state.tpot_s, self.window.fastest_s),
+            goal=state.tokens_per_s_per_chip * copies * deployments.chips / self.chips,
+        )
+        good = (state.utilisation <= MOST_BUSY_MIXED) & (state.tpot_s <= self.window.slowest_s)
+        good &= state.ttft_s <= (self.question.ttft_s or np.inf)
+        few = scored.take(np.flatnonzero(good))
+        self.stairs.add(few.cost, few.goal)
+        self.found = self.found.joined(few)
 
 
 def _of(own: Prompts, numbers: Numbers) -> Prompts:
     return Prompts(**{field.name: getattr(own, field.name)[numbers] for field in fields(own)})
-
-
-def _disaggregated(
-    question: Question, space: Groups, parameters: Parameters, chips: int
-) -> tuple[int, _Scored]:
-    """Pools of each kind on their own; then pairs, the most promising first, while they promise more than was
-    found."""
-    row, sequences = _cells(question, space)
-    seconds, tpot = decode_steps(question, space.take(row), sequences, parameters, disaggregated=True)
-    fits = (room(question, space) * space.ranks / space.tp)[row]
-    kept = _best_of_each(space.take(row), tpot, -sequences / tpot, -fits)
-    decode, sequences, seconds, tpot = space.take(row[kept]), sequences[kept], seconds[kept], tpot[kept]
-    own = prompts(question, space, parameters, disaggregated=True)
-    few = _best_of_each(space, own.alone, own.each, own.together)
-    prefill, own = space.take(few), _of(own, few)
-    sides = Sides(
-        decode_ranks=decode.ranks,
-        rate=sequences / (question.mean_length * question.osl * tpot),
-        prefill_ranks=prefill.ranks,
-        each_s=own.each,
-        same=decode.weights[:, None] == prefill.weights,
-    )
-    count, stairs = len(row) + len(space), Stairs()
-    found = _Scored(deployments=_none(space), tpot_s=np.zeros(0), goal=np.zeros(0))
-    most = sides.rate * question.mean_length * (question.isl + question.osl)
-    most = most / float(parameters["ramp_disaggregated"][0, 0])
-    for some in pairs(sides, chips, MORE_PREFILL if question.ttft_s is None else MOST_GROUPS):
-        bound = most[some.decode] * some.decode_groups * (chips // _chips(some, sides)) / chips
-        for block in _blocks(some, bound, tpot[some.decode], stairs):
-            count += len(block)
-            deployments = Deployments(
-                disaggregated=np.ones(len(block), dtype=np.bool_),
-                prefill=prefill.take(block.prefill),
-                decode=decode.take(block.decode),
-                prefill_groups=block.prefill_groups,
-                decode_groups=block.decode_groups,
-                sequences=sequences[block.decode],
-                concurrency=np.ones(len(block)),
-            )
-            scored = _scored(
-                question, deployments, _of(own, block.prefill), seconds[block.decode], parameters, chips
-            )
-            stairs.add(scored.tpot_s, scored.goal)
-            found = found.joined(scored.stairs).stairs
-    return count, found
 
 
 def _chips(some: Pairs, sides: Sides) -> Array:
@@ -213,17 +257,6 @@ def _chips(some: Pairs, sides: Sides) -> Array:
         some.decode_groups * sides.decode_ranks[some.decode]
         + some.prefill_groups * sides.prefill_ranks[some.prefill]
     )
-
-
-def _blocks(some: Pairs, bound: Array, tpot: Array, stairs: Stairs) -> Iterator[Pairs]:
-    """Those whose bound is above what was found, also while they are looked at; the highest bounds first.
-    tpot, bound: of the pairs."""
-    order = np.argsort(-bound, kind="stable")
-    for start in range(0, len(order), CHUNK):
-        numbers = order[start : start + CHUNK]
-        numbers = numbers[bound[numbers] > stairs.reached(tpot[numbers])]
-        if len(numbers):
-            yield some.take(numbers)
 
 
 def _best_of_each(pool: Groups, *costs: Array) -> Numbers:
