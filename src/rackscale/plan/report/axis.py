@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rackscale.plan.report.figures import rate
-
 LOG_FROM = 6.0  # highest over lowest: from here on equal ratios say more than equal steps
 MOST_TICKS = 7
 
@@ -30,8 +28,15 @@ class Axis:
         if not self.log:
             return _stepped(self.low, self.high)
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))
-        for digits in ((1, 1.5, 2, 3, 5, 7), (1, 2, 5), (1, 3), (1,)):
-            found = [d * 10.0**power for power in range(first, last + 1) for d in digits]
+        sparse = math.ceil((last - first) / (MOST_TICKS - 1))
+        for digits, apart in (
+            ((1, 1.5, 2, 3, 5, 7), 1),
+            ((1, 2, 5), 1),
+            ((1, 3), 1),
+            ((1,), 1),
+            ((1,), sparse),
+        ):
+            found = [digit * 10.0**power for power in range(first, last + 1, apart) for digit in digits]
             found = [value for value in found if self.low <= value <= self.high]
             if len(found) <= MOST_TICKS:
                 break
@@ -58,7 +63,7 @@ def axis_of(values: Iterable[float], *, log: bool | None = None, around: float =
 
 def tick_label(value: float) -> str:
     """1,000 or 0.5 or 2 M."""
-    return rate(float(f"{value:.3g}"))
+    return f"{value / 1e6:,.4g} M" if value >= 1e5 else f"{value:,.6g}"
 
 
 def _stepped(low: float, high: float) -> list[float]:

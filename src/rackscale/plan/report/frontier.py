@@ -59,9 +59,12 @@ def frontier(
 
 
 def _bindings(ordered: Sequence[PlannedDeployment]) -> list[tuple[float, float, str]]:
-    """What binds over which speeds: it changes halfway between two points."""
+    """What binds over which speeds: it changes halfway between two points. Nothing where it is the same
+    everywhere."""
     runs = [list(run) for _, run in groupby(ordered, key=lambda one: one.binding)]
     edges = [math.sqrt(speed(left[-1]) * speed(right[0])) for left, right in pairwise(runs)]
+    if len(runs) == 1:
+        return []
     starts, ends = [speed(ordered[0]), *edges], [*edges, speed(ordered[-1])]
     return [(start, end, run[0].binding) for start, end, run in zip(starts, ends, runs, strict=True)]
 

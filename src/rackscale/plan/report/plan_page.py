@@ -10,12 +10,14 @@ from rackscale.plan.report.memory import memory
 from rackscale.plan.report.objective import GOALS, Goal
 from rackscale.plan.report.operators import operators
 from rackscale.plan.report.pools import pools
-from rackscale.plan.report.rack import rack
+from rackscale.plan.report.rack import cabinets, rack
 from rackscale.plan.report.system import System
 from rackscale.plan.report.tiles import Tile, tiles
 from rackscale.plan.report.words import STEPS, latency_words, pool_words, speed, split_words
 from rackscale.plan.types import Objective, Plan
 from rackscale.specs import Role
+
+BESIDE_A_CHART = 2  # cabinets, more need the whole width
 
 
 def plan_page(plan: Plan, system: System) -> str:
@@ -119,9 +121,11 @@ def _latency_notes(p99_s: float, limit_s: float | None) -> list[str]:
 def _chosen(plan: Plan, goal: Goal, system: System) -> list[Section]:
     best = plan.best
     reading = (
-        f"{len(plan.pareto)} deployments that nothing beats in both, of {plan.searched:,} layouts looked at. "
+        f"{plural(len(plan.pareto), 'deployment')} that nothing beats in both, "
+        f"of {plan.searched:,} layouts looked at. "
         "Band and whiskers: 90 % intervals."
     )
+    wide = cabinets(best.pools, system) > BESIDE_A_CHART
     return [
         Section(
             key="frontier",
@@ -129,6 +133,7 @@ def _chosen(plan: Plan, goal: Goal, system: System) -> list[Section]:
             title="Frontier",
             reading=reading,
             body=frontier(best, plan.pareto, plan.alternatives, goal, plan.interactivity),
+            wide=wide,
         ),
         Section(
             key="rack",
@@ -137,6 +142,7 @@ def _chosen(plan: Plan, goal: Goal, system: System) -> list[Section]:
             reading=f"{plural(best.point.chips, 'chip')} of {system.title}, "
             f"domains of {system.domain_chips}. Experts in {best.weights}.",
             body=joined(rack(best.pools, system), pools(best.pools)),
+            wide=wide,
         ),
     ]
 

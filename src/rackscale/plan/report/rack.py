@@ -54,26 +54,34 @@ def rack(pools: Sequence[PoolPlan], system: System) -> Markup:
     """All domains; where several in a row hold the same, one is drawn for all of them."""
     domains = placed(pools, system.domain_chips)
     drawn, first = [], 1
-    for _, found in groupby(domains, Domain.shape):
-        same = list(found)
+    for same in _alike(domains):
         drawn.append(_domain(same, first, system))
         first += len(same)
     return joined(element("div", *drawn, class_="domains"), _key(pools, domains))
 
 
+def cabinets(pools: Sequence[PoolPlan], system: System) -> int:
+    """Domains that are drawn."""
+    return len(_alike(placed(pools, system.domain_chips)))
+
+
+def _alike(domains: Sequence[Domain]) -> list[list[Domain]]:
+    return [list(same) for _, same in groupby(domains, Domain.shape)]
+
+
 def _domain(same: Sequence[Domain], first: int, system: System) -> Markup:
     last = first + len(same) - 1
-    name = f"Domain {first}" if len(same) == 1 else f"Domains {first} to {last}, each"
+    many = f"Domains {first} {'and' if len(same) == 2 else 'to'} {last}, each"
     domain = same[0]
     used = sum(chips for _, _, chips in domain.parts)
-    parts = [_group(pool, number, chips) for pool, number, chips in domain.parts]
+    parts = [_group(pool, number if len(same) == 1 else None, chips) for pool, number, chips in domain.parts]
     if domain.free:
         parts.append(_chips("spare", f"spare {domain.free}", domain.free, "not used"))
     return element(
         "div",
         element(
             "div",
-            element("b", name),
+            element("b", f"Domain {first}" if len(same) == 1 else many),
             element("span", f"{used} of {system.domain_chips} chips"),
             class_="crown",
         ),
@@ -82,10 +90,11 @@ def _domain(same: Sequence[Domain], first: int, system: System) -> Markup:
     )
 
 
-def _group(pool: PoolPlan, number: int, chips: int) -> Markup:
-    part = "" if chips == pool.ranks else f", {chips} of its {pool.ranks} chips"
-    said = f"{pool.role} group {number + 1} of {pool.groups}, {split_words(pool)}{part}"
-    return _chips(pool.role, f"{pool.role} {number + 1}", chips, said)
+def _group(pool: PoolPlan, number: int | None, chips: int) -> Markup:
+    """number: None where the group stands for several."""
+    part = "" if chips == pool.ranks else f", {chips} of {pool.ranks} chips"
+    which = pool.role if number is None else f"{pool.role} {number + 1}"
+    return _chips(pool.role, f"{which}{part}", chips, f"{which} of {pool.groups}, {split_words(pool)}{part}")
 
 
 def _chips(role: str, name: str, chips: int, said: str) -> Markup:

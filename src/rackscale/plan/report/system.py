@@ -4,13 +4,10 @@ from typing import Protocol
 
 
 class Chip(Protocol):
-    """hbm_bytes: of one chip."""
+    """hbm_bytes: that the driver gives of one chip."""
 
     @property
     def hbm_bytes(self) -> float: ...
-
-    @property
-    def hbm_bytes_per_s(self) -> float: ...
 
 
 class System(Protocol):
