@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from rackscale import __version__
-from rackscale.cli import evaluate, export, frontend, generate, host, quantize, replay, serve, top
+from rackscale.cli import catalog, evaluate, export, frontend, generate, host, quantize, replay, serve, top, validate
 from rackscale.core import RackscaleError
 
 EXIT_USAGE = 2
@@ -31,6 +31,8 @@ for verb in (
     generate.generate,
     evaluate.evaluate,
     quantize.quantize,
+    catalog.catalog,
+    validate.validate,
     export.export,
     replay.replay,
     top.top,

@@ -1,0 +1,60 @@
+"""Chips and what joins them, as columns: one entry for each row or layout, or one for all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rackscale.cost.priors import GROUPS
+from rackscale.specs.catalog import SystemSpec
+
+Array = NDArray[np.float64]
+MATHS = ("bf16", "fp8", "fp4")  # rows of `tensor_flops`
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Chips:
+    """Datasheet rates, [R] each. tensor_flops: [3, R] dense FLOP/s by `MATHS`; a format that a chip has no
+    units for runs at the next wider one's rate. generation: number in `GROUPS`, -1 for one never measured.
+    fabric_bytes_per_s, network_bytes_per_s: a chip's, one direction, inside a domain and out of it."""
+
+    generation: NDArray[np.intp]
+    tensor_flops: Array
+    hbm_bytes: Array
+    hbm_bytes_per_s: Array
+    domain: Array
+    fabric_bytes_per_s: Array
+    network_bytes_per_s: Array
+
+    @classmethod
+    def of(cls, systems: Sequence[SystemSpec]) -> Self:
+        """Columns of these systems."""
+
+        def column(values: Sequence[float]) -> Array:
+            return np.array(values, dtype=np.float64)
+
+        generations = GROUPS["generation"]
+        return cls(
+            generation=np.array(
+                [
+                    generations.index(system.chip.generation) if system.chip.generation in generations else -1
+                    for system in systems
+                ],
+                dtype=np.intp,
+            ),
+            tensor_flops=np.array([_rates(system) for system in systems]).T,
+            hbm_bytes=column([system.chip.hbm_bytes for system in systems]),
+            hbm_bytes_per_s=column([system.chip.hbm_bytes_per_s for system in systems]),
+            domain=column([system.domain_chips for system in systems]),
+            fabric_bytes_per_s=column([system.scale_up_bytes_per_s for system in systems]),
+            network_bytes_per_s=column([system.scale_out_bytes_per_s for system in systems]),
+        )
+
+
+def _rates(system: SystemSpec) -> list[float]:
+    rates: list[float] = []
+    for math in MATHS:
+        rates.append(system.chip.tensor_flops.get(math) or rates[-1])
+    return rates
