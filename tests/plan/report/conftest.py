@@ -28,13 +28,14 @@ MODEL = "sample-moe-1t"
 @dataclass(frozen=True)
 class SampleChip:
     hbm_bytes: float = 199e9
-    hbm_bytes_per_s: float = 8e12
 
 
 @dataclass(frozen=True)
 class SampleSystem:
+    name: str = "sample-nvl72"
     title: str = "Sample NVL72"
     domain_chips: int = 72
+    announced: bool = False
     chip: SampleChip = SampleChip()
 
 
@@ -211,8 +212,8 @@ def make_comparison(**changes):
     curve = []
     for n in range(14):
         speed = 15 * 1.2**n
-        share = math.exp(-((math.log(speed / 52)) ** 2) / 1.3)
-        per_chip = 2.6 + (chip * 1.12 - 2.6) * share
+        away = math.log(speed / 36.3)
+        per_chip = chip * math.exp((0.6 * away - away**2) / 1.3)
         curve.append(
             CurvePoint(
                 interactivity=speed, per_chip=per_chip, per_mw=per_chip / 1.37, per_usd=per_chip / 1.52
@@ -240,7 +241,7 @@ def make_comparison(**changes):
 
 
 SYSTEMS = {
-    "sample-hgx": SampleSystem("Sample HGX", 8, SampleChip(141e9, 4.8e12)),
+    "sample-hgx": SampleSystem("sample-hgx", "Sample HGX", 8, chip=SampleChip(141e9)),
     "sample-nvl72": SampleSystem(),
 }
 

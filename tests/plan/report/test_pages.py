@@ -11,7 +11,17 @@ from html.parser import HTMLParser
 import pytest
 
 from rackscale.plan.report import comparison_page, plan_page
-from rackscale.plan.report.figures import dollars, gigabytes, interval, plain, rate, scaled, seconds, times
+from rackscale.plan.report.figures import (
+    dollars,
+    gigabytes,
+    interval,
+    plain,
+    rate,
+    scaled,
+    seconds,
+    spread,
+    times,
+)
 from rackscale.plan.types import Objective
 from rackscale.specs import Role
 
@@ -42,7 +52,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data):
         if self.open and self.open[-1] not in {"style", "script"}:
-            self.texts.append(" ".join(data.split()))
+            self.texts.append(re.sub("[ \n]+", " ", data).strip(" "))
 
     def of_class(self, name):
         return [attrs for _, attrs in self.elements if name in (attrs.get("class") or "").split()]
@@ -154,7 +164,7 @@ def test_every_number_of_a_comparison_is_on_its_page(comparison, systems):
             step.step,
             times(step.factor),
             times(step.cumulative),
-            f"{plain(step.low)} to {plain(step.high)}",
+            spread(plain(step.low), plain(step.high)),
         ]
     for point in comparison.curve:
         wanted += [
@@ -200,6 +210,11 @@ def test_a_plan_of_one_pool_has_one_step_and_one_kind_of_rank(plan, system):
     assert "Mixed step" in page.text
     assert "Mixed rank" in page.text
     assert "Prefill step" not in page.text
+
+
+def test_a_system_that_is_only_announced_is_called_so(plan, system):
+    assert "Sample NVL72, as announced" in Page(plan_page(plan, replace(system, announced=True))).text
+    assert "as announced" not in Page(plan_page(plan, system)).text
 
 
 def test_systems_that_are_not_given_are_not_drawn(comparison):

@@ -11,7 +11,7 @@ from rackscale.plan.report.markup import Markup, element, joined
 from rackscale.plan.report.memory import memory
 from rackscale.plan.report.operators import operators
 from rackscale.plan.report.rack import rack
-from rackscale.plan.report.system import System
+from rackscale.plan.report.system import System, system_words
 from rackscale.plan.report.tiles import Tile, tiles
 from rackscale.plan.report.waterfall import waterfall
 from rackscale.plan.report.words import STEPS, layout_words, speed
@@ -25,7 +25,7 @@ def comparison_page(comparison: Comparison, systems: Mapping[str, System] | None
     """One HTML document without anything outside of it. systems: by the names of the comparison's points;
     those that are given have their racks drawn."""
     known = systems or {}
-    names = {name: known[name].title if name in known else name for name in comparison.points}
+    names = {name: system_words(known[name]) if name in known else name for name in comparison.points}
     first, *_, last = names.values()
     head = Head(
         kind="comparison",
@@ -60,11 +60,14 @@ def _answer(comparison: Comparison) -> Markup:
     ratio = comparison.ratio
     return joined(
         element("b", f"{times(ratio.per_chip.value)} per chip"),
-        f" ({interval(ratio.per_chip, plain)}), ",
+        element("span", f" ({interval(ratio.per_chip, plain)})"),
+        ", ",
         element("b", f"{times(ratio.per_mw.value)} per MW"),
-        f" ({interval(ratio.per_mw, plain)}), ",
+        element("span", f" ({interval(ratio.per_mw, plain)})"),
+        ", ",
         element("b", f"{times(ratio.per_usd.value)} per dollar"),
-        f" ({interval(ratio.per_usd, plain)}). Baseline: {comparison.baseline}.",
+        element("span", f" ({interval(ratio.per_usd, plain)})"),
+        f". Baseline: {comparison.baseline}.",
     )
 
 
@@ -173,7 +176,7 @@ def _racks(comparison: Comparison, systems: Mapping[str, System]) -> list[Sectio
     return [
         Section(
             key=f"rack-{number}",
-            title=systems[name].title,
+            title=system_words(systems[name]),
             reading=f"{plural(one.point.chips, 'chip')}, domains of {systems[name].domain_chips}.",
             body=rack(one.pools, systems[name]),
             anchor=None if number else "Racks",

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rackscale.plan.report.axis import axis_of
 from rackscale.plan.report.chart import Chart, Guide, Line, Mark, card
-from rackscale.plan.report.figures import plain, times
+from rackscale.plan.report.figures import interval, plain, times
 from rackscale.plan.report.markup import Markup
 from rackscale.plan.types import CurvePoint, Ratio
 
@@ -31,7 +31,7 @@ def curve(points: Sequence[CurvePoint], ratio: Ratio, interactivity: float) -> M
             card=card(
                 f"At {plain(interactivity)} tokens/s per user",
                 [
-                    (other, f"{times(found.value)} ({plain(found.low)} to {plain(found.high)})")
+                    (other, f"{times(found.value)} ({interval(found, plain)})")
                     for other, found in bands.items()
                 ],
             ),

@@ -78,8 +78,13 @@ def change(ratio: float) -> str:
 
 
 def interval(band: Band, form: Callable[[float], str]) -> str:
-    """8,300 to 10,200."""
-    return f"{form(band.low)} to {form(band.high)}"
+    """8,300 to 10,200, on one line."""
+    return spread(form(band.low), form(band.high))
+
+
+def spread(low: str, high: str) -> str:
+    """From one number to another."""
+    return f"{low} to {high}".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def plural(number: float, noun: str) -> str:

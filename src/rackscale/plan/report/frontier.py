@@ -9,7 +9,7 @@ from rackscale.plan.report.chart import Chart, Guide, Line, Mark, card
 from rackscale.plan.report.figures import interval, plain, rate, seconds
 from rackscale.plan.report.markup import Markup, element, joined
 from rackscale.plan.report.objective import Goal
-from rackscale.plan.report.words import batch_words, layout_words, pool_words, speed, split_words
+from rackscale.plan.report.words import batch_words, layout_words, size_words, speed, split_words
 from rackscale.plan.types import Alternative, PlannedDeployment
 
 
@@ -84,8 +84,7 @@ def _mark(one: PlannedDeployment, goal: Goal, kind: str, title: str, why_not: st
     ]
     for pool in one.pools:
         batch = batch_words(pool)
-        split = f"{split_words(pool)}, {batch}" if batch else split_words(pool)
-        rows.append((pool_words(pool), split))
+        rows.append((pool.role, ", ".join(filter(None, (size_words(pool), split_words(pool), batch)))))
     rows += [("experts in", one.weights), ("binding", one.binding)]
     whiskers = kind == "chosen"
     return Mark(

@@ -2,7 +2,7 @@
 
 from rackscale.plan.report.alternatives import alternatives
 from rackscale.plan.report.appendix import folded, frontier_table, operator_table
-from rackscale.plan.report.figures import dollars, interval, plain, plural, rate, seconds
+from rackscale.plan.report.figures import dollars, interval, plain, plural, rate, seconds, spread
 from rackscale.plan.report.frame import Head, Section, page
 from rackscale.plan.report.frontier import frontier
 from rackscale.plan.report.markup import Markup, element, joined
@@ -11,7 +11,7 @@ from rackscale.plan.report.objective import GOALS, Goal
 from rackscale.plan.report.operators import operators
 from rackscale.plan.report.pools import pools
 from rackscale.plan.report.rack import cabinets, rack
-from rackscale.plan.report.system import System
+from rackscale.plan.report.system import System, system_words
 from rackscale.plan.report.tiles import Tile, tiles
 from rackscale.plan.report.words import STEPS, latency_words, pool_words, speed, split_words
 from rackscale.plan.types import Objective, Plan
@@ -25,7 +25,7 @@ def plan_page(plan: Plan, system: System) -> str:
     goal = GOALS[plan.objective]
     head = Head(
         kind="plan",
-        title=f"{plan.model} on {system.title}",
+        title=f"{plan.model} on {system_words(system)}",
         asked=_asked(plan, system),
         answer=_answer(plan, goal),
         tiles=_tiles(plan),
@@ -38,13 +38,13 @@ def _asked(plan: Plan, system: System) -> Markup:
     if plan.interactivity is not None:
         limits.append(f"at {plain(plan.interactivity)} tokens/s per user")
     if plan.ttft_s is not None:
-        limits.append(f"with the first token in {seconds(plan.ttft_s)}")
+        limits.append(f"with the first token within {seconds(plan.ttft_s)}")
     ends = " " + " and ".join(limits) if limits else ""
     asked = (
         f"{plan.isl:,} tokens in and {plan.osl:,} out{ends}: "
         f"which deployment gives the most {GOALS[plan.objective].unit}?"
     )
-    return element("p", element("b", plan.model), " on ", element("b", system.title), ", ", asked)
+    return element("p", element("b", plan.model), " on ", element("b", system_words(system)), ", ", asked)
 
 
 def _answer(plan: Plan, goal: Goal) -> Markup:
@@ -52,7 +52,8 @@ def _answer(plan: Plan, goal: Goal) -> Markup:
     pools_said = " and ".join(f"{pool_words(pool)} ({split_words(pool)})" for pool in best.pools)
     return joined(
         element("b", f"{rate(band.value)} {goal.unit}"),
-        f" ({interval(band, rate)}), from {pools_said}, at {plain(speed(best))} tokens/s per user. Binding: ",
+        element("span", f" ({interval(band, rate)})"),
+        f", from {pools_said}, at {plain(speed(best))} tokens/s per user. Binding: ",
         element("b", best.binding),
         ".",
     )
@@ -101,7 +102,7 @@ def _tiles(plan: Plan) -> Markup:
         value=point.usd_per_mtok,
         form=dollars,
         unit="per M tokens",
-        notes=[f"{dollars(1e6 / dollar.high)} to {dollars(1e6 / dollar.low)}"],
+        notes=[spread(dollars(1e6 / dollar.high), dollars(1e6 / dollar.low))],
         main=plan.objective is Objective.USD,
     )
     size = Tile(
@@ -139,7 +140,7 @@ def _chosen(plan: Plan, goal: Goal, system: System) -> list[Section]:
             key="rack",
             anchor="Rack",
             title="Rack",
-            reading=f"{plural(best.point.chips, 'chip')} of {system.title}, "
+            reading=f"{plural(best.point.chips, 'chip')} of {system_words(system)}, "
             f"domains of {system.domain_chips}. Experts in {best.weights}.",
             body=joined(rack(best.pools, system), pools(best.pools)),
             wide=wide,

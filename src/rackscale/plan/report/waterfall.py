@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rackscale.plan.report.axis import Axis, axis_of, tick_label
-from rackscale.plan.report.figures import plain, times
+from rackscale.plan.report.figures import interval, plain, spread, times
 from rackscale.plan.report.markup import Markup, element, joined, style
 from rackscale.plan.types import Band, WaterfallStep
 
@@ -20,12 +20,12 @@ def waterfall(steps: Sequence[WaterfallStep], first: str, last: str, total: Band
     for before, step in zip(befores, steps, strict=False):
         kind = "gain" if step.factor >= 1 else "loss"
         band = Band(value=step.cumulative, low=before * step.low, high=before * step.high)
-        note = f"{plain(step.low)} to {plain(step.high)}"
+        note = spread(plain(step.low), plain(step.high))
         so_far = f"→ {times(step.cumulative)}"
         rows.append(
             _row(axis, kind, step.step, before, step.cumulative, band, times(step.factor), note, so_far)
         )
-    note = f"{plain(total.low)} to {plain(total.high)}"
+    note = interval(total, plain)
     rows.append(_row(axis, "total", last, 1.0, total.value, total, times(total.value), note))
     ticks = [
         element("span", element("i", tick_label(value)), class_="tick-x", style=style(left=axis.at(value)))

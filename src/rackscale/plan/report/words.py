@@ -8,9 +8,13 @@ STEPS = {Role.PREFILL: "Prefill step", Role.DECODE: "Decode step", Role.MIXED: "
 
 
 def pool_words(pool: PoolPlan) -> str:
-    """2 prefill groups of 4."""
-    groups = f"{pool.groups} {pool.role} group{'' if pool.groups == 1 else 's'}"
-    return f"{groups} of {plural(pool.ranks, 'chip')}"
+    """2 prefill groups of 4 chips."""
+    return size_words(pool, f"{pool.role} group")
+
+
+def size_words(pool: PoolPlan, group: str = "group") -> str:
+    """2 groups of 4 chips. group: what to call one."""
+    return f"{plural(pool.groups, group)} of {plural(pool.ranks, 'chip')}"
 
 
 def split_words(pool: PoolPlan) -> str:
