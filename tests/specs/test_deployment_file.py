@@ -225,3 +225,10 @@ def test_layouts_that_cannot_be(keys, says):
     with pytest.raises(SpecError) as error:
         layout_of(parse(HEAD + keys), MODEL)
     assert says in str(error.value)
+
+
+def test_a_plan_is_let_by():
+    text = HEAD + '[[group]]\n[plan]\nmodel = "another"\n[[plan.pool]]\nranks = 72\n'
+    assert parse(text) == parse(HEAD + "[[group]]\n")
+    with pytest.raises(SpecError, match=r"d\.toml has a plan that is no table"):
+        parse("plan = 3\n" + HEAD + "[[group]]\n")

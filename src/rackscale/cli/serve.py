@@ -12,7 +12,7 @@ from rackscale.cli import options as o
 from rackscale.core import SpecError
 from rackscale.serve.discovery import Discovery
 from rackscale.serve.options import DEFAULT_DECODE, DEFAULT_PREFILL, ServeOptions
-from rackscale.specs import pools_of
+from rackscale.specs import pools_of, read_deployment
 
 
 def serve(
@@ -73,10 +73,17 @@ def serve(
 ) -> int:
     """Serve a model over the OpenAI API.
 
+    MODEL may be a deployment file, NAME.toml, that names the model; one that `rackscale plan` wrote runs
+    its pools at reduced size.
+
     Example: rackscale serve models/austen-moe --port 8000
     """
     from rackscale.serve.server import serve as run  # noqa: PLC0415 (--help is fast)
 
+    if model.suffix == ".toml":
+        if deployment is not None:
+            raise SpecError(f"{model} and --deployment", hint="give one deployment file")
+        deployment, model = model, Path(read_deployment(model).model)
     given = any(value is not None for value in (mixed, prefill, decode, tp))
     if deployment is not None and given:
         raise SpecError(

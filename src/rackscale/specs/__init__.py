@@ -8,6 +8,7 @@ from rackscale.specs.deployment_file import (
     layout_of,
     parse_deployment,
     read_deployment,
+    toml_value,
     write_deployment,
 )
 from rackscale.specs.heads import HeadShare, Span, num_kv_copies, share_heads
@@ -63,5 +64,6 @@ __all__ = [
     "pools_of",
     "read_deployment",
     "share_heads",
+    "toml_value",
     "write_deployment",
 ]

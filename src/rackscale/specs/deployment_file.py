@@ -9,7 +9,8 @@
     role = "mixed"
     num_ranks = 4
 
-What is left out is as `serve` has it without a file. `layout_of` turns a file and a model into the
+What is left out is as `serve` has it without a file. A table [plan] is what `plan` found for a large
+system; it is not looked into here. `layout_of` turns a file and a model into the
 `DeploymentSpec` that an engine is built from.
 """
 
@@ -101,7 +102,9 @@ def parse_deployment(text: str, *, source: str) -> DeploymentFile:
         root = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpecError(f"{source} is no TOML: {error}", hint="mend that line") from None
-    _check_keys(root, ("version", "deployment", "group"), source)
+    _check_keys(root, ("version", "deployment", "group", "plan"), source)
+    if not isinstance(root.get("plan", {}), dict):
+        raise SpecError(f"{source} has a plan that is no table", hint="write [plan], then its keys")
     version = root.get("version", VERSION)
     if type(version) is not int or version != VERSION:
         raise SpecError(f"{source} has version = {version!r}", hint=f"this release reads {VERSION}")
@@ -299,10 +302,11 @@ def _shown(value: object) -> str:
 
 def _lines(values: DeploymentFile | GroupEntry, keys: Mapping[str, Check]) -> list[str]:
     present = {field.name: getattr(values, field.name) for field in fields(values)}
-    return [f"{key} = {_toml(present[key])}" for key in keys if present[key] is not None]
+    return [f"{key} = {toml_value(present[key])}" for key in keys if present[key] is not None]
 
 
-def _toml(value: str | float) -> str:
+def toml_value(value: str | float) -> str:
+    """A text or a number as TOML has it."""
     if isinstance(value, str):
         return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)

@@ -12,7 +12,7 @@ BLOCK = re.compile(r"([!-~][ -~]*\n|\n)+")  # lines of printable ASCII that begi
 
 
 def yaml_text(documents: Sequence[Mapping[str, Any]]) -> str:
-    """One stream. Values are str, int, bool, None, and mappings and sequences of them."""
+    """One stream. Values are str, int, float, bool, None, and mappings and sequences of them."""
     return "".join("---\n" + "\n".join(_lines(document)) + "\n" for document in documents)
 
 
