@@ -53,7 +53,7 @@ class Question:
     redundant: int | None = None
     skew: float | None = None
     objective: Objective = Objective.CHIP
-    power: str = "utility"
+    power: str = "it"
     price: str = "hyperscaler"
     engine: str = "auto"
     max_ep: int | None = None

@@ -80,6 +80,7 @@ def case_of(question: Question, prefill: Work, decode: Work, **columns: Array | 
         speculative=np.array([question.speculative]),
         engine=np.array([question.engine_number()], dtype=np.intp),
         months=np.array([(NEWEST - EPOCH).days / DAYS_PER_MONTH]),
+        early=np.zeros(1, dtype=np.bool_),
         stalls=np.zeros(1, dtype=np.bool_),
         cache_share=np.where(of_rest, CACHE_OF_REST, CACHE_OF_ALL),
         cache_of_rest=of_rest,

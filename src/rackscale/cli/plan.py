@@ -1,0 +1,174 @@
+"""`rackscale plan`: the best deployment of a model on chips at a level of service."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rackscale.cli.options import JsonOption
+from rackscale.cli.output import print_json
+from rackscale.core import SpecError
+
+if TYPE_CHECKING:
+    from rackscale.plan.types import Objective
+
+MS_PER_S = 1000.0
+
+
+def plan(
+    *,
+    model: Annotated[
+        str, typer.Option(metavar="M", help="Of the catalog, a TOML file like it, or a config.json.")
+    ],
+    system: Annotated[str, typer.Option(metavar="S", help="Of the catalog, or a TOML file like it.")],
+    isl: Annotated[int, typer.Option(metavar="N", help="Tokens of a prompt.")],
+    osl: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer.")],
+    interactivity: Annotated[
+        float | None, typer.Option(metavar="X", help="Tokens/s that a user gets at least: 1 / median TPOT.")
+    ] = None,
+    tpot_ms: Annotated[
+        float | None, typer.Option("--tpot-ms", metavar="X", help="The same as milliseconds of a token.")
+    ] = None,
+    ttft_s: Annotated[
+        float | None, typer.Option("--ttft-s", metavar="X", help="The median first token comes in so long.")
+    ] = None,
+    chips: Annotated[
+        int | None, typer.Option(metavar="N", help="At most. Default: one domain, or as many as are needed.")
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="FORMAT", help="Of routed experts: nvfp4, int4, fp8, mxfp4, bf16, auto.")
+    ] = "auto",
+    role: Annotated[
+        str, typer.Option(metavar="ROLE", help="Prompts and answers: mixed, disaggregated, auto.")
+    ] = "auto",
+    redundant: Annotated[
+        str, typer.Option(metavar="N", help="Further copies of experts in each group, or auto.")
+    ] = "auto",
+    router_trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Tokens by layer and expert: CSV or JSON.")
+    ] = None,
+    skew: Annotated[
+        float | None, typer.Option(metavar="X", help="Zipf exponent of experts. Default: as fitted.")
+    ] = None,
+    objective: Annotated[
+        str, typer.Option(metavar="WHAT", help="Most tokens/s by chip, mw or usd.")
+    ] = "chip",
+    power: Annotated[str, typer.Option(metavar="POWER", help="All-in, of it or utility.")] = "it",
+    price: Annotated[
+        str, typer.Option(metavar="TIER", help="Of a chip-hour: hyperscaler, neocloud, rental.")
+    ] = "hyperscaler",
+    engine: Annotated[
+        str, typer.Option(metavar="ENGINE", help="As trtllm, sglang or vllm runs it. auto: their mean.")
+    ] = "auto",
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print every operator's time, formula and source.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Write the deployment.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find the deployment that serves the most at a level of service, and say why.
+
+    Every figure has the interval that holds the truth nine times of ten. TPOT and TTFT are of the median
+    request; their 99th percentiles are those of requests that come at random.
+
+    Example: rackscale plan --model kimi-k2-thinking --system gb200-nvl72 --isl 8192 --osl 1024 --tpot-ms 27
+    """
+    from rackscale.plan.model_source import model_of  # noqa: PLC0415 (--help is fast)
+    from rackscale.plan.planner import plan as planned  # noqa: PLC0415 (the same)
+    from rackscale.plan.point import point_of  # noqa: PLC0415 (the same)
+    from rackscale.plan.question import Question  # noqa: PLC0415 (the same)
+    from rackscale.plan.router_trace import skew_of  # noqa: PLC0415 (the same)
+    from rackscale.specs.catalog import load_system  # noqa: PLC0415 (the same)
+
+    known = model_of(model)
+    if router_trace is not None and skew is not None:
+        raise SpecError("--router-trace with --skew", hint="give one or the other")
+    question = Question(
+        model=known,
+        system=load_system(system),
+        isl=isl,
+        osl=osl,
+        interactivity=speed_of(interactivity, tpot_ms),
+        ttft_s=ttft_s,
+        chips=chips,
+        weights=weights,
+        role=role,
+        redundant=_redundant(redundant),
+        skew=skew if router_trace is None else skew_of(router_trace, known.spec),
+        objective=objective_of(objective),
+        power=power,
+        price=price,
+        engine=engine,
+    )
+    result = planned(question)
+    if out is not None:
+        from rackscale.plan.deployment import write_deployment  # noqa: PLC0415 (where it is wanted)
+
+        write_deployment(result.best, out)
+    if report is not None:
+        from rackscale.plan.report import plan_page  # noqa: PLC0415 (where it is wanted)
+
+        _write(report, plan_page(result, question.system))
+    if as_json:
+        print_json(
+            {
+                "model": result.model,
+                "system": result.system,
+                "isl": result.isl,
+                "osl": result.osl,
+                "best": point_of(result.best),
+                "pareto": [point_of(one) for one in result.pareto],
+                "alternatives": [
+                    {"why_not": other.why_not, "point": point_of(other.deployment)}
+                    for other in result.alternatives
+                ],
+                "searched": result.searched,
+                "seconds": result.seconds,
+            }
+        )
+        return
+    from rackscale.cli.plan_text import print_plan  # noqa: PLC0415 (where it is wanted)
+
+    print_plan(result, question, explain=explain)
+
+
+def speed_of(interactivity: float | None, tpot_ms: float | None) -> float | None:
+    """Tokens per second and user, of the two options that say it. Raises SpecError for both, and for what is
+    no time."""
+    if tpot_ms is None:
+        return interactivity
+    if interactivity is not None:
+        raise SpecError("--interactivity with --tpot-ms", hint="give one or the other")
+    if not (math.isfinite(tpot_ms) and tpot_ms > 0):
+        raise SpecError(f"--tpot-ms is {tpot_ms}", hint="give a number above 0")
+    return MS_PER_S / tpot_ms
+
+
+def objective_of(name: str) -> "Objective":
+    """Raises SpecError for an unknown one."""
+    from rackscale.plan.types import Objective  # noqa: PLC0415 (--help is fast)
+    from rackscale.specs.catalog import closest  # noqa: PLC0415 (the same)
+
+    if name not in tuple(Objective):
+        raise SpecError(f"--objective {name} is not known", hint=closest(name, tuple(Objective), "give"))
+    return Objective(name)
+
+
+def _redundant(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise SpecError(f"--redundant {text}", hint="give a whole number, or auto") from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise SpecError(
+            f"{path} cannot be written ({error.strerror})", hint="give another --report"
+        ) from None
