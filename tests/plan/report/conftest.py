@@ -140,7 +140,9 @@ def mixed(speed, throughput, chips, **changes):
         role=Role.MIXED, groups=1, ranks=chips, tp=chips, ep=1, batch_per_rank=14.5, batch_tokens=8192
     )
     shares = {Role.MIXED: memory(71.4e9, 11e9, 30e9, 134e9)}
-    return replace(whole, pools=(pool,), memory=shares, weights="int4", **changes)
+    stalls = operator("stalls by prompts", 7.9e-3, "prompts", "plan.closed_loop")
+    times = {Role.MIXED: (*steps(1.7)[Role.DECODE], stalls)}
+    return replace(whole, pools=(pool,), memory=shares, operators=times, weights="int4", **changes)
 
 
 def make_plan(**changes):
@@ -228,7 +230,7 @@ def make_comparison(**changes):
         power="it",
         price="hyperscaler",
         points={
-            "sample-hgx": mixed(36.3, 690.0, 8, operators=steps(1.7)),
+            "sample-hgx": mixed(36.3, 690.0, 8),
             "sample-nvl72": deployment(36.9, 690.0 * chip),
         },
         ratio=Ratio(

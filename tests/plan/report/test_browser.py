@@ -22,8 +22,8 @@ WIDTHS = {"wide": 1280, "phone": 390}
 SECTIONS = {
     "plan": ["frontier", "rack", "time-decode", "time-prefill", "memory", "alternatives", "appendix"],
     "comparison": [
-        *("waterfall", "curve", "systems", "rack-0", "rack-1", "time-0-decode", "time-1-decode"),
-        *("time-0-prefill", "time-1-prefill", "memory", "appendix"),
+        *("waterfall", "curve", "systems", "rack-0", "rack-1", "time-0-mixed", "time-1-decode"),
+        *("time-1-prefill", "memory", "appendix"),
     ],
 }
 

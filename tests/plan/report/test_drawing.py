@@ -43,6 +43,7 @@ POSITIVE = st.floats(1e-12, 1e18)
         (figures.dollars, 0.0559, "$0.0559"),
         (figures.percent, 0.544, "54 %"),
         (figures.percent, 0.031, "3.1 %"),
+        (figures.percent, 0.0002, "< 0.1 %"),
         (figures.percent, float("nan"), figures.NONE),
         (figures.change, 0.77, f"{figures.MINUS}23 %"),
         (figures.change, 1.1, "+10 %"),

@@ -15,9 +15,10 @@ from rackscale.plan.report.system import System, system_words
 from rackscale.plan.report.tiles import Tile, tiles
 from rackscale.plan.report.waterfall import waterfall
 from rackscale.plan.report.words import STEPS, layout_words, speed
-from rackscale.plan.types import Band, Comparison, OperatorTime, PlannedDeployment
+from rackscale.plan.types import Band, Comparison, PlannedDeployment
 from rackscale.specs import Role
 
+POWER = {"it": "IT"}
 SAME = 0.02  # a ratio's distance from the waterfall's product, at which it is what the waterfall explains
 
 
@@ -72,29 +73,27 @@ def _answer(comparison: Comparison) -> Markup:
 
 
 def _tiles(comparison: Comparison) -> Markup:
-    ratio = comparison.ratio
-    shown = [
-        Tile(
-            name="Per chip", value=ratio.per_chip.value, form=times, band=ratio.per_chip, limit=1.0, main=True
-        ),
-        Tile(
-            name="Per megawatt",
-            value=ratio.per_mw.value,
-            form=times,
-            band=ratio.per_mw,
-            limit=1.0,
-            notes=[f"{comparison.power} power".replace("it power", "IT power")],
-        ),
-        Tile(
-            name="Per dollar",
-            value=ratio.per_usd.value,
-            form=times,
-            band=ratio.per_usd,
-            limit=1.0,
-            notes=[f"{comparison.price} prices"],
-        ),
-    ]
-    return tiles(*shown)
+    """The one that the waterfall explains is the main one."""
+    ratio, (explained, _) = comparison.ratio, _explained(comparison)
+    shown = {
+        "per chip": ("Per chip", ratio.per_chip, []),
+        "per MW": ("Per megawatt", ratio.per_mw, [f"{POWER.get(comparison.power, comparison.power)} power"]),
+        "per dollar": ("Per dollar", ratio.per_usd, [f"{comparison.price} prices"]),
+    }
+    return tiles(
+        *(
+            Tile(
+                name=name,
+                value=band.value,
+                form=times,
+                band=band,
+                limit=1.0,
+                notes=notes,
+                main=key == explained,
+            )
+            for key, (name, band, notes) in shown.items()
+        )
+    )
 
 
 def _waterfall(comparison: Comparison, first: str, last: str) -> Section:
@@ -187,27 +186,31 @@ def _racks(comparison: Comparison, systems: Mapping[str, System]) -> list[Sectio
 
 
 def _steps(comparison: Comparison, names: Mapping[str, str]) -> list[Section]:
+    """A mixed rank's step stands beside the other's decoding: both make answers."""
+    answers = _steps_of(comparison, names, (Role.DECODE, Role.MIXED))
+    return [*answers, *_steps_of(comparison, names, (Role.PREFILL,))]
+
+
+def _steps_of(comparison: Comparison, names: Mapping[str, str], roles: tuple[Role, ...]) -> list[Section]:
+    """One scale for all systems: bars next to each other are compared."""
+    found = [
+        (name, role, shown)
+        for name, deployment in comparison.points.items()
+        for role, shown in deployment.operators.items()
+        if shown and role in roles
+    ]
+    longest = max((one.seconds for _, _, shown in found for one in shown), default=0.0)
     return [
         Section(
-            key=f"time-{number}-{role}",
+            key=f"time-{list(names).index(name)}-{role}",
             title=f"{STEPS[role]}, {names[name]}",
-            reading=f"Operators of a rank add up to {seconds(sum(one.seconds for one in shown))}.",
-            body=operators(shown, _longest(comparison, role)),
+            reading=f"{seconds(sum(one.seconds for one in shown))} in all.",
+            body=operators(shown, longest),
             anchor=None if number else STEPS[role],
+            wide=len(found) == 1,
         )
-        for role in (Role.DECODE, Role.PREFILL, Role.MIXED)
-        for number, (name, shown) in enumerate(_operators(comparison, role).items())
+        for number, (name, role, shown) in enumerate(found)
     ]
-
-
-def _operators(comparison: Comparison, role: Role) -> dict[str, tuple[OperatorTime, ...]]:
-    found = {name: one.operators.get(role, ()) for name, one in comparison.points.items()}
-    return {name: shown for name, shown in found.items() if shown}
-
-
-def _longest(comparison: Comparison, role: Role) -> float:
-    """One scale for all systems: bars next to each other are compared."""
-    return max(one.seconds for shown in _operators(comparison, role).values() for one in shown)
 
 
 def _memory(comparison: Comparison, names: Mapping[str, str], systems: Mapping[str, System]) -> list[Section]:
@@ -243,7 +246,7 @@ def _appendix(comparison: Comparison, names: Mapping[str, str]) -> Section:
         key="appendix",
         anchor="To argue with",
         title="To argue with",
-        reading=f"Power: {comparison.power}. Prices: {comparison.price}.",
+        reading=f"Power: {POWER.get(comparison.power, comparison.power)}. Prices: {comparison.price}.",
         body=folded("Every operator: time, formula, source", operator_table(steps)),
         wide=True,
     )

@@ -64,6 +64,8 @@ def percent(share: float) -> str:
     """Of 1: 54 %, and below ten 3.1 %."""
     if not math.isfinite(share):
         return NONE
+    if 0 < share < 0.0005:
+        return "< 0.1 %"
     return f"{100 * share:.0f} %" if abs(share) >= 0.0995 or share == 0 else f"{100 * share:.1f} %"
 
 

@@ -85,7 +85,7 @@ def _mark(one: PlannedDeployment, goal: Goal, kind: str, title: str, why_not: st
     for pool in one.pools:
         batch = batch_words(pool)
         rows.append((pool.role, ", ".join(filter(None, (size_words(pool), split_words(pool), batch)))))
-    rows += [("experts in", one.weights), ("binding", one.binding)]
+    rows += [("experts in", one.weights.upper()), ("binding", one.binding)]
     whiskers = kind == "chosen"
     return Mark(
         x=speed(one),

@@ -30,10 +30,10 @@ def memory(ranks: Mapping[str, Sequence[MemoryShare]], capacity_bytes: Mapping[s
 def _kinds(ranks: Mapping[str, Sequence[MemoryShare]]) -> dict[str, str]:
     """Classes of the style sheet by what memory is for, in the order of first mention, free last."""
     names = list(dict.fromkeys(share.name for shares in ranks.values() for share in shares))
-    names.sort(key=lambda name: name == FREE)
+    names.sort(key=_is_free)
     kinds, hue = {}, 0
     for name in names:
-        if name == FREE:
+        if _is_free(name):
             kinds[name] = FREE
         elif name.lower().startswith(KV):
             kinds[name] = KV
@@ -41,6 +41,10 @@ def _kinds(ranks: Mapping[str, Sequence[MemoryShare]]) -> dict[str, str]:
             kinds[name] = f"hue-{hue % HUES}"
             hue += 1
     return kinds
+
+
+def _is_free(name: str) -> bool:
+    return name.startswith(FREE)
 
 
 def _bar(
@@ -57,7 +61,7 @@ def _bar(
         )
         for share in ordered
     ]
-    used = sum(share.bytes for share in shares if share.name != FREE)
+    used = sum(share.bytes for share in shares if not _is_free(share.name))
     of = sum(share.bytes for share in shares) if capacity is None else capacity
     line = (
         None if capacity is None else element("i", class_="capacity", style=style(left=100 * capacity / full))

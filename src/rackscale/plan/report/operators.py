@@ -6,7 +6,7 @@ from rackscale.plan.report.figures import percent, seconds
 from rackscale.plan.report.markup import Markup, element, joined, style
 from rackscale.plan.types import OperatorTime
 
-BOUNDS = ("HBM", "tensor cores", "link", "latency")
+BOUNDS = ("HBM", "tensor cores", "link", "latency", "host", "prompts")
 
 
 def bound_kind(bound: str) -> str:

@@ -141,7 +141,7 @@ def _chosen(plan: Plan, goal: Goal, system: System) -> list[Section]:
             anchor="Rack",
             title="Rack",
             reading=f"{plural(best.point.chips, 'chip')} of {system_words(system)}, "
-            f"domains of {system.domain_chips}. Experts in {best.weights}.",
+            f"domains of {system.domain_chips}. Experts in {best.weights.upper()}.",
             body=joined(rack(best.pools, system), pools(best.pools)),
             wide=wide,
         ),
@@ -204,12 +204,9 @@ def _reasons(plan: Plan, goal: Goal, system: System) -> list[Section]:
 
 
 def _step_reading(plan: Plan, role: Role) -> str:
-    total = sum(operator.seconds for operator in plan.best.operators[role])
+    total = seconds(sum(operator.seconds for operator in plan.best.operators[role]))
     point = plan.best.point
     if role is Role.PREFILL:
         waited = seconds(point.ttft_s.value)
-        return f"Operators of a rank add up to {seconds(total)}; TTFT is {waited}, with waiting."
-    return (
-        f"Operators of a rank add up to {seconds(total)}; "
-        f"time per output token is {seconds(point.tpot_s.value)}, with host and waiting."
-    )
+        return f"{total} for the prompts of a step; time to first token is {waited}, with waiting."
+    return f"{total} for a token of each answer; time per output token is {seconds(point.tpot_s.value)}."

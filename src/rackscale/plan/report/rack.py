@@ -15,6 +15,7 @@ from rackscale.specs import Role
 TRAY_CHIPS = 4
 WIDEST = 16
 WIDE = 3.0  # columns over rows
+CUT_SHORT = 0.5  # what a last row that is not full costs, in logarithms of a width
 ORDER = (Role.PREFILL, Role.MIXED, Role.DECODE)
 
 
@@ -111,12 +112,12 @@ def _chips(role: str, name: str, chips: int, said: str) -> Markup:
 
 
 def _columns(chips: int) -> int:
-    """Whole trays next to each other, wider than high, and no row cut short where that can be."""
+    """Whole trays next to each other, wider than high, and rather no row cut short."""
     if chips <= TRAY_CHIPS:
         return chips
     wanted = math.sqrt(WIDE * chips)
     widths = range(TRAY_CHIPS, WIDEST + 1, TRAY_CHIPS)
-    return min(widths, key=lambda width: (chips % width > 0, abs(math.log(width / wanted))))
+    return min(widths, key=lambda width: abs(math.log(width / wanted)) + CUT_SHORT * (chips % width > 0))
 
 
 def _key(pools: Sequence[PoolPlan], domains: Sequence[Domain]) -> Markup:

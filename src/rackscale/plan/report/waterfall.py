@@ -20,7 +20,7 @@ def waterfall(steps: Sequence[WaterfallStep], first: str, last: str, total: Band
     for before, step in zip(befores, steps, strict=False):
         kind = "gain" if step.factor >= 1 else "loss"
         band = Band(value=step.cumulative, low=before * step.low, high=before * step.high)
-        note = spread(plain(step.low), plain(step.high))
+        note = "as given" if step.low == step.high else spread(plain(step.low), plain(step.high))
         so_far = f"→ {times(step.cumulative)}"
         rows.append(
             _row(axis, kind, step.step, before, step.cumulative, band, times(step.factor), note, so_far)
@@ -49,7 +49,7 @@ def _row(
     left, right = sorted((axis.at(before), axis.at(after)))
     bar = element("i", class_="bar", style=style(left=left, width=right - left))
     whisker = None
-    if band is not None:
+    if band is not None and band.low < band.high:
         low, high = axis.at(band.low), axis.at(band.high)
         whisker = element("i", class_="whisker-x", style=style(left=low, width=high - low))
     one = element("i", class_="one", style=style(left=axis.at(1.0)))

@@ -26,7 +26,7 @@ def split_words(pool: PoolPlan) -> str:
 def layout_words(deployment: PlannedDeployment) -> str:
     """All pools with their splits, and the format of the experts."""
     pools = " + ".join(f"{pool_words(pool)} ({split_words(pool)})" for pool in deployment.pools)
-    return f"{pools}, {deployment.weights}"
+    return f"{pools}, {deployment.weights.upper()}"
 
 
 def batch_words(pool: PoolPlan) -> str:
