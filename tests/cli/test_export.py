@@ -150,7 +150,7 @@ def test_a_plan_is_launched_by_other_engines(capsys, plan, tmp_path, target):
     result = json.loads(text)
     assert (result["target"], result["gpus"]) == (target, 48)
     assert [pool["gpus"] for pool in result["pools"]] == [16, 32]
-    assert any("give a checkpoint in nvfp4" in note for note in result["notes"])
+    assert any("give one in nvfp4" in note for note in result["notes"])
     assert result["versions"]
     assert result["files"] == [str(out / name) for name in result["contents"]]
     for name, content in result["contents"].items():

@@ -4,8 +4,10 @@ import json
 import re
 import shlex
 from math import ceil
+from pathlib import Path
 
 import pytest
+from dynamo_schema import check_manifests
 
 from rackscale.core import SpecError
 from rackscale.plan.export import TARGETS, export_plan, load_flags
@@ -167,6 +169,7 @@ def test_all_chips_and_no_more(plan, target, backend):
         assert hosts.hosts_per_group * hosts.gpus_per_host == pool.ranks == hosts.ranks
         assert hosts.gpus_per_host <= box
     if target == "dynamo":
+        check_manifests(exported.files[0].documents)
         total = 0
         for component in exported.files[0].documents[0]["spec"]["components"][1:]:
             container = component["podTemplate"]["spec"]["containers"][0]
@@ -305,13 +308,24 @@ def test_what_a_target_cannot_say_is_said():
 
 def test_the_checkpoint_has_the_planned_format():
     plan = PLANS["EP72 with redundancy"]
-    assert "published in int4: give a checkpoint in nvfp4" in notes(plan, "vllm")
+    assert "moonshotai/Kimi-K2-Thinking is in int4: give one in nvfp4" in notes(plan, "vllm")
     assert "moonshotai/Kimi-K2-Thinking" in commands(export(plan, "vllm", "vllm"))["decode"]
     given = export(plan, "vllm", "vllm", checkpoint="/models/k2-nvfp4")
-    assert "give a checkpoint" not in "\n".join(given.notes)
+    assert "--checkpoint" not in "\n".join(given.notes)
     assert "/models/k2-nvfp4" in commands(given)["decode"]
     assert value(commands(export(plan, "sglang", ""))["decode"], "--quantization", kind=str) == "modelopt_fp4"
     assert "--quantization" not in commands(export(PLANS["int4"], "sglang", ""))["decode"]
+
+
+def test_a_model_by_its_folder(tmp_path):
+    config = json.loads((Path(__file__).parents[3] / "models" / "austen-moe" / "config.json").read_text())
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
+    for name in (tmp_path / "mine", tmp_path / "mine" / "config.json"):
+        plan = planned(mixed(1, 8, tp=1, ep=8), model=str(name), system="hgx-b200", weights="bf16")
+        words = commands(export(plan, "dynamo", "vllm"))["mixed"]
+        assert value(words, "--model", kind=str) == str(tmp_path / "mine")
+        assert value(words, "--served-model-name", kind=str) == "mine"
 
 
 def test_the_cache_is_as_predicted():

@@ -52,20 +52,20 @@ class _Backend:
 
 def _vllm(setting: Setting, pool: PoolSetting, table: FlagTable) -> Arguments:
     arguments = vllm_arguments(setting, pool, table)
-    arguments.add_all({"--model": setting.checkpoint, "--served-model-name": setting.planned.model})
+    arguments.add_all({"--model": setting.checkpoint, "--served-model-name": setting.model.name})
     arguments.add_all({"--disaggregation-mode": MODES[pool.pool.role]})
     return arguments
 
 
 def _sglang(setting: Setting, pool: PoolSetting, table: FlagTable) -> Arguments:
     arguments = sglang_arguments(setting, pool, table)
-    arguments.add_all({"--served-model-name": setting.planned.model, "--host": "0.0.0.0"})  # noqa: S104 (a pod)
+    arguments.add_all({"--served-model-name": setting.model.name, "--host": "0.0.0.0"})  # noqa: S104 (a pod)
     return arguments
 
 
 def _trtllm(setting: Setting, pool: PoolSetting, table: FlagTable) -> Arguments:
     arguments = Arguments(table)
-    arguments.add_all({"--model": setting.checkpoint, "--served-model-name": setting.planned.model})
+    arguments.add_all({"--model": setting.checkpoint, "--served-model-name": setting.model.name})
     arguments.add_all({"--disaggregation-mode": MODES[pool.pool.role]})
     values = trtllm_values(setting, pool)
     named: dict[str, Value | None] = {
@@ -94,7 +94,7 @@ def export_dynamo(
             f"Dynamo's operator does not count {setting.system.title}'s GPUs",
             hint="give --to vllm or --to sglang",
         )
-    name = graph_name(setting.planned.model) if name is None else name
+    name = graph_name(setting.model.name) if name is None else name
     if graph_name(name) != name:
         raise SpecError(f"--name {name!r} is no graph's name", hint=f"give {graph_name(name)}, say")
     image = f"nvcr.io/nvidia/ai-dynamo/{engine.runtime}:{table.version}" if image is None else image

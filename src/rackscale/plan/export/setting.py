@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from math import ceil
 
 from rackscale.plan.export.result import PoolHosts
+from rackscale.plan.model_source import CONFIG, model_of
 from rackscale.plan.types import PlannedDeployment, PoolPlan
 from rackscale.specs import Role
-from rackscale.specs.catalog import CatalogModel, SystemSpec, load_model, load_system
+from rackscale.specs.catalog import CatalogModel, SystemSpec, load_system
 
 # Chips of a host. A box is one host; of a rack, a tray: 4 chips in GB200, GB300 and VR200 NVL72
 # (https://docs.nvidia.com/dynamo/dev/kubernetes-api/dynamo-graph-deployment.md counts them so too).
@@ -90,18 +91,23 @@ class Setting:
 
 
 def setting_of(planned: PlannedDeployment, *, checkpoint: str | None = None) -> Setting:
-    """With checkpoint None, the published one. Raises SpecError where the catalog lacks model or system."""
-    model, system = load_model(planned.model), load_system(planned.system)
+    """With checkpoint None, the published one. Raises SpecError where there is no such model or system."""
+    model, system = model_of(planned.model), load_system(planned.system)
     experts = 0 if model.spec.moe is None else model.spec.moe.router.num_experts
     box = system.domain_chips if system.domain_chips <= MOST_CHIPS_OF_A_BOX else CHIPS_OF_A_TRAY
     return Setting(
         planned=planned,
         model=model,
         system=system,
-        checkpoint=model.hf_id if checkpoint is None else checkpoint,
+        checkpoint=_published(planned, model) if checkpoint is None else checkpoint,
         published=checkpoint is not None or planned.weights == model.weights,
         pools=tuple(_pool(pool, experts, box) for pool in planned.pools),
     )
+
+
+def _published(planned: PlannedDeployment, model: CatalogModel) -> str:
+    """What the model says, or the folder that was planned from."""
+    return model.hf_id or planned.model.removesuffix(f"/{CONFIG}")
 
 
 def _pool(pool: PoolPlan, experts: int, box: int) -> PoolSetting:
@@ -132,8 +138,8 @@ def common_notes(setting: Setting) -> list[str]:
     planned = setting.planned
     if not setting.published:
         notes.append(
-            f"The plan holds routed experts in {planned.weights}; {setting.model.hf_id} is published in"
-            f" {setting.model.weights}: give a checkpoint in {planned.weights} with --checkpoint."
+            f"The plan holds routed experts in {planned.weights}; {setting.checkpoint} is in"
+            f" {setting.model.weights}: give one in {planned.weights} with --checkpoint."
         )
     for pool in setting.pools:
         domain = setting.system.domain_chips
