@@ -146,7 +146,7 @@ def test_flags_exist(plan, target, backend):
     found = commands(exported)
     assert found
     for name, words in found.items():
-        known = {flag for table in tables(target, backend, name) for flag in table.flags} | {"--map-by"}
+        known = {flag for table in tables(target, backend, name) for flag in table.flags}
         flags = [word for word in words if re.match(r"--[a-z]", word)]
         assert flags
         assert set(flags) <= known

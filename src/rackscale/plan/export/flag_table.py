@@ -154,5 +154,5 @@ def _words(value: Value) -> list[str]:
     if isinstance(value, bool):
         return [str(value).lower()]
     if isinstance(value, list | tuple):
-        return [str(item) for item in value]
+        return list(value)
     return [value if isinstance(value, str) else repr(value)]

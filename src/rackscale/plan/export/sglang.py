@@ -147,20 +147,17 @@ def _router(setting: Setting, table: FlagTable) -> LaunchFile:
             variable = f"{name}_{group}".upper().replace("-", "_")
             url = f"http://${variable}:{HTTP_PORT}"
             if pool.pool.role is Role.PREFILL:
-                arguments.add("--prefill", Variable(f'{url}" "{BOOTSTRAP_PORT}'))
+                arguments.add("--prefill", [Variable(url), str(BOOTSTRAP_PORT)])
             elif pool.pool.role is Role.DECODE:
                 arguments.add("--decode", Variable(url))
             else:
-                workers.append(url)
-    words = arguments.words()
-    if workers:
-        table.check("--worker-urls", Variable(workers[0]))
-        words.append(("--worker-urls", *map(Variable, workers)))
+                workers.append(Variable(url))
+    arguments.add_all({"--worker-urls": workers or None})
     return LaunchFile(
         name="router.sh",
         comments=(
             "Set a variable for the address of each group's first host: PREFILL_0, DECODE_0 and so on.",
             f"Flags are those of sglang-router {table.version}.",
         ),
-        script="set -eu\n" + command(table.program.split(), words),
+        script="set -eu\n" + command(table.program.split(), arguments.words()),
     )

@@ -113,7 +113,6 @@ def _config(name: str, setting: Setting, pool: PoolSetting, table: FlagTable, no
 
 
 def _script(name: str, setting: Setting, pool: PoolSetting, table: FlagTable) -> LaunchFile:
-    plan = pool.pool
     arguments = Arguments(table)
     arguments.add_all(
         {
@@ -126,9 +125,11 @@ def _script(name: str, setting: Setting, pool: PoolSetting, table: FlagTable) ->
     serve = [table.program, "serve", setting.checkpoint]
     lines = ["set -eu"]
     if pool.hosts > 1:
-        lines.append(f': "${{HOSTS:?the {pool.hosts} hosts of the group, with commas between}}"')
+        lines.append(
+            f': "${{HOSTS:?the {pool.hosts} hosts of the group, HOST:{pool.gpus},HOST:{pool.gpus} and so on}}"'
+        )
         # One server of all ranks of an MPI job, as Dynamo's operator starts it too (backend_trtllm.go).
-        launch = ["mpirun", "-n", str(plan.ranks), "--map-by", f"ppr:{pool.gpus}:node"]
+        launch = ["mpirun", "-n", str(pool.pool.ranks)]
         text = f'exec {shlex.join(launch)} -H "$HOSTS" \\\n  trtllm-llmapi-launch '
         text += command(serve, arguments.words()).removeprefix("exec ")
     else:
