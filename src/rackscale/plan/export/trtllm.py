@@ -126,7 +126,7 @@ def _script(name: str, setting: Setting, pool: PoolSetting, table: FlagTable) ->
     lines = ["set -eu"]
     if pool.hosts > 1:
         lines.append(
-            f': "${{HOSTS:?the {pool.hosts} hosts of the group, HOST:{pool.gpus},HOST:{pool.gpus} and so on}}"'
+            f': "${{HOSTS:?{pool.hosts} hosts of the group, HOST:{pool.gpus},HOST:{pool.gpus} and so on}}"'
         )
         # One server of all ranks of an MPI job, as Dynamo's operator starts it too (backend_trtllm.go).
         launch = ["mpirun", "-n", str(pool.pool.ranks)]
