@@ -1,4 +1,4 @@
-"""Parameters as a plan takes them: the best ones, others that measurements leave open, and what rows deviate."""
+"""Parameters as plans take them: the best ones, what measurements leave open, and what rows deviate."""
 
 from dataclasses import dataclass, replace
 from typing import Self

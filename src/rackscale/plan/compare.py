@@ -1,8 +1,8 @@
 """One system over another at the same speed for users: how much more, against what, and why.
 
 A ratio says little without its baseline. "box": the first system as one domain that does prompts and answers
-on the same ranks. "disaggregated": as many chips of it as the last system has, prompts and answers in pools of
-their own, experts spread over as many boxes as is best. The last system may do whatever is best for it.
+on the same ranks. "disaggregated": as many chips of it as the last system has, prompts and answers in pools
+of their own, experts spread over as many boxes as is best. The last system may do whatever is best for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,11 +41,11 @@ def compare(
     baseline: str = "box",
     beliefs: Beliefs | None = None,
 ) -> Comparison:
-    """The last of the systems over the first, at the question's interactivity; those between are planned as the
-    last is. The waterfall explains the ratio by the question's objective.
+    """The last of the systems over the first, at the question's interactivity; those between are planned as
+    the last is. The waterfall explains the ratio by the question's objective.
 
-    Raises SpecError for fewer than two systems, an unknown baseline, no or too high an interactivity, and where
-    the model does not fit.
+    Raises SpecError for fewer than two systems, an unknown baseline, no or too high an interactivity, and
+    where the model does not fit.
     """
     return compare_with(question, systems, (baseline,), beliefs)[baseline]
 
@@ -129,8 +129,11 @@ def _words(side: _Side, baseline: str) -> str:
     question = side.level.question
     what = f"{question.system.title}, {question.weights.upper()} weights"
     if baseline == "box":
-        return f"{what}, one group of {side.level.chips // int(side.level.found.copies[0])} chips for prompts and answers"
-    return f"{what}, prompts and answers in pools of their own, experts spread over boxes, at most {side.frontier.chips} chips"
+        chips = side.level.chips // int(side.level.found.copies[0])
+        return f"{what}, a box whose {chips} chips do prompts and answers together"
+    return (
+        f"{what}, prompts and answers apart on up to {side.frontier.chips} chips, experts spread over boxes"
+    )
 
 
 def _ratio(first: Level, last: Level, beliefs: Beliefs) -> Ratio:
@@ -148,7 +151,7 @@ def _ratio(first: Level, last: Level, beliefs: Beliefs) -> Ratio:
 
 
 def _curve(first: _Side, last: _Side, beliefs: Beliefs) -> tuple[CurvePoint, ...]:
-    """From slow users to the fastest that both sides can serve; the interactivity that is asked for is one."""
+    """From slow users to the fastest that both sides can serve; what is asked for is one of them."""
     asked = _asked(last.level.question)
     fastest = min(float(side.frontier.tokens_per_s_per_user.max()) for side in (first, last))
     slowest = min(CURVE_FROM, asked)

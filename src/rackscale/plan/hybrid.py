@@ -92,7 +92,7 @@ def hybrid(first: Question, last: Question, turned: AbstractSet[Switch]) -> Ques
 
 
 def _rates(first: Question, last: Question, turned: AbstractSet[Switch]) -> dict[str, float]:
-    """Where formats differ, FP4 units go with them, as many times faster than BF16 as on the format's chip."""
+    """Where formats differ, FP4 units go with them, as many times faster than BF16 as on their chip."""
     rates = dict((last if Switch.MATHS in turned else first).system.chip.tensor_flops)
     if first.weights == last.weights:
         return rates

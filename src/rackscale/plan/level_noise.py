@@ -31,8 +31,8 @@ RATE, TPOT = "tokens_per_s_per_gpu", "tpot"
 def level_noise(beliefs: Beliefs) -> Mapping[str, Noise]:
     """By "one node" and "several nodes": what one of twenty curves exceeds on each side, in logarithms.
 
-    The fit has seen these rows. So the noise is widened by as much as that of rows that it had not seen, which
-    the beliefs have, is wider than that of the same rows when it had.
+    The fit has seen these rows. So the noise is widened by as much as that of rows that it had not seen,
+    which the beliefs have, is wider than that of the same rows when it had.
     """
     with resources.as_file(resources.files("rackscale.plan") / "data" / "inferencex_dsr1.csv") as path:
         rows = read_rows(Path(path))

@@ -1,4 +1,4 @@
-"""Where a ratio between two systems comes from: every set of their differences planned for, and shared out."""
+"""Where a ratio of two systems comes from: every set of their differences planned for, and shared out."""
 
 from typing import assert_never
 
