@@ -5,6 +5,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from rackscale.plan.sweep.regimes import Regime
+from rackscale.plan.sweep.types import Answer, Fit, Row, Sweep
 from rackscale.plan.types import (
     Alternative,
     Band,
@@ -242,6 +244,53 @@ def make_comparison(**changes):
     return replace(whole, **changes)
 
 
+def make_sweep(experts=(), **changes):
+    """Over the domain's size, and over experts as well where there are any."""
+    rows = []
+    for count in experts or (None,):
+        for size in (8, 16, 24, 36, 48, 72, 144, 288, 576):
+            values = {"model.experts": float(count)} if count else {}
+            reached = 9241.0 * (size / 72) ** (0.62 if size <= 72 else 0.08) * (384 / (count or 384)) ** 0.2
+            one = deployment(36.9, reached, decode=(1, max(size - 8, 8)))
+            rows.append(
+                Row(values={**values, "system.domain": float(size)}, deployment=one, reached=reached)
+                if size > 8
+                else Row(
+                    values={**values, "system.domain": 8.0}, deployment=None, reached=None, why="12 GB short"
+                )
+            )
+    at = [{"model.experts": float(count)} for count in experts] or [{}]
+    stretches = ((16.0, 72.0, 0.62, "HBM for KV"), (72.0, 576.0, 0.08, "tensor cores in prefill"))
+    fits = [
+        Fit(
+            over="system.domain",
+            at=others,
+            binding=binding,
+            regime=Regime(
+                first=first, last=last, exponent=exponent, low=exponent - 0.04, high=exponent + 0.05
+            ),
+        )
+        for others in at
+        for first, last, exponent, binding in stretches
+    ]
+    best = max((row for row in rows if row.reached), key=lambda row: row.reached)
+    answer = Answer(
+        question="which rack suits this model", best=best, gain=1.18, least=None if experts else rows[-2]
+    )
+    whole = Sweep(
+        model=MODEL,
+        system="sample-nvl72",
+        isl=8192,
+        osl=1024,
+        interactivity=36.3,
+        unit="tokens/s per chip",
+        rows=tuple(rows),
+        fits=tuple(fits),
+        answer=answer,
+    )
+    return replace(whole, **changes)
+
+
 SYSTEMS = {
     "sample-hgx": SampleSystem("sample-hgx", "Sample HGX", 8, chip=SampleChip(141e9)),
     "sample-nvl72": SampleSystem(),
@@ -266,3 +315,13 @@ def plan():
 @pytest.fixture
 def comparison():
     return make_comparison()
+
+
+@pytest.fixture
+def sweep():
+    return make_sweep()
+
+
+@pytest.fixture
+def sweep_of_two():
+    return make_sweep((128, 256, 384))

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from rackscale.plan.report import comparison_page, plan_page
+from rackscale.plan.report.sweep_page import sweep_page
 
 LIMIT_S = 60.0
 HERE = Path(__file__).parent
@@ -25,13 +26,18 @@ SECTIONS = {
         *("waterfall", "curve", "systems", "rack-0", "rack-1", "time-0-mixed", "time-1-decode"),
         *("time-1-prefill", "memory", "appendix"),
     ],
+    "sweep": ["curve", "regimes", "rows", "appendix"],
 }
 
 
 @pytest.fixture
-def pages(plan, system, comparison, systems):
+def pages(plan, system, comparison, systems, sweep_of_two):
     """HTML by kind."""
-    return {"plan": plan_page(plan, system), "comparison": comparison_page(comparison, systems)}
+    return {
+        "plan": plan_page(plan, system),
+        "comparison": comparison_page(comparison, systems),
+        "sweep": sweep_page(sweep_of_two),
+    }
 
 
 def run(body, script, folder):

@@ -22,6 +22,7 @@ from rackscale.plan.report.figures import (
     spread,
     times,
 )
+from rackscale.plan.report.sweep_page import sweep_page
 from rackscale.plan.types import Objective
 
 VOID = {"meta", "link"}
@@ -72,9 +73,15 @@ def hostile(value):
     return value
 
 
-@pytest.fixture(params=["plan", "comparison"])
-def html(request, plan, system, comparison, systems):
-    return plan_page(plan, system) if request.param == "plan" else comparison_page(comparison, systems)
+@pytest.fixture(params=["plan", "comparison", "sweep"])
+def html(request, plan, system, comparison, systems, sweep):
+    match request.param:
+        case "plan":
+            return plan_page(plan, system)
+        case "comparison":
+            return comparison_page(comparison, systems)
+        case _:
+            return sweep_page(sweep)
 
 
 def test_a_page_is_whole_and_small(html):
@@ -102,7 +109,7 @@ def test_a_page_loads_nothing_and_says_so_to_the_browser(html):
     assert f"script-src 'sha256-{digest}'" in policy
 
 
-def test_names_are_only_text(plan, system, comparison, systems):
+def test_names_are_only_text(plan, system, comparison, systems, sweep):
     pages = [
         (plan_page(plan, system), plan_page(hostile(plan), hostile(system))),
         (
@@ -116,6 +123,7 @@ def test_names_are_only_text(plan, system, comparison, systems):
             ),
         ),
     ]
+    pages.append((sweep_page(sweep), sweep_page(hostile(sweep))))
     for tame, wild in pages:
         page = Page(wild)
         assert page.faults == []
@@ -181,6 +189,43 @@ def test_every_number_of_a_comparison_is_on_its_page(comparison, systems):
         wanted += [rate(one.point.tokens_per_s_per_chip.value), dollars(one.point.usd_per_mtok)]
         wanted += [seconds(one.point.ttft_p99_s), rate(one.point.tokens_per_s_per_mw)]
     assert [text for text in wanted if text not in page.text] == []
+
+
+@pytest.mark.parametrize("kind", ["sweep", "sweep_of_two"])
+def test_every_number_of_a_sweep_is_on_its_page(kind, request):
+    sweep = request.getfixturevalue(kind)
+    page = Page(sweep_page(sweep))
+    wanted = [sweep.unit, sweep.answer.question[1:], times(sweep.answer.gain)]
+    for row in sweep.rows:
+        wanted += [f"{value:g}" for value in row.values.values()]
+        wanted += [row.why] if row.deployment is None else [rate(row.reached), row.deployment.binding]
+    for fit in sweep.fits:
+        wanted += [
+            f"{fit.regime.exponent:.2f}",
+            f"{fit.regime.low:.2f}",
+            f"{fit.regime.first:g}",
+            fit.binding,
+        ]
+    assert [text for text in wanted if text not in page.text] == []
+    assert len(page.of_class("swept")) == sum(row.deployment is not None for row in sweep.rows)
+    assert len(page.of_class("guide-x")) == (1 if kind == "sweep" else 0)
+
+
+def test_a_sweep_of_names_is_bars(sweep):
+    names = [replace(row, values={"system": f"system {number}"}) for number, row in enumerate(sweep.rows)]
+    answer = replace(sweep.answer, best=names[-1], least=None)
+    page = Page(sweep_page(replace(sweep, rows=tuple(names), fits=(), answer=answer)))
+    assert page.faults == []
+    assert page.of_class("plot") == []
+    assert page.text.index("system 8 10,914") < page.text.index("system 7 10,325")
+
+
+def test_a_sweep_that_reaches_nothing_says_so(sweep):
+    rows = tuple(replace(row, deployment=None, reached=None, why="too slow") for row in sweep.rows)
+    page = Page(sweep_page(replace(sweep, rows=rows, fits=(), answer=None)))
+    assert page.faults == []
+    assert "Nothing reaches the level of service" in page.text
+    assert page.text.count("too slow") == len(rows)
 
 
 @pytest.mark.parametrize("objective", Objective)

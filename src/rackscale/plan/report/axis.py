@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 LOG_FROM = 6.0  # highest over lowest: from here on equal ratios say more than equal steps
 MOST_TICKS = 7
+PREFIXES = ((1e12, 1e12, "T"), (1e9, 1e9, "G"), (1e5, 1e6, "M"))  # from where, the unit, its name
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +63,11 @@ def axis_of(values: Iterable[float], *, log: bool | None = None, around: float =
 
 
 def tick_label(value: float) -> str:
-    """1,000 or 0.5 or 2 M."""
-    return f"{value / 1e6:,.4g} M" if value >= 1e5 else f"{value:,.6g}"
+    """1,000 or 0.5 or 0.2 M or 189 G."""
+    for least, size, prefix in PREFIXES:
+        if value >= least:
+            return f"{value / size:,.4g} {prefix}"
+    return f"{value:,.6g}"
 
 
 def _stepped(low: float, high: float) -> list[float]:
