@@ -1,7 +1,5 @@
 """What was found, as a plan says it: pools, figures with their intervals, operators, memory, what binds."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -218,12 +216,3 @@ def _added(*weighted: tuple[dict[str, float], float]) -> dict[str, float]:
         for words, share in shares.items():
             whole[words] = whole.get(words, 0.0) + weight * share
     return whole
-
-
-def closest_words(question: Question, planned: Sequence[PlannedDeployment]) -> str:
-    """What comes closest to a level of service that nothing meets, and what keeps it from that."""
-    fastest = max(planned, key=lambda one: 1 / one.point.tpot_s.value)
-    words = f"the closest is {1 / fastest.point.tpot_s.value:.3g} tokens/s per user"
-    if question.ttft_s is not None:
-        words += f" with a first token after {fastest.point.ttft_s.value:.3g} s"
-    return f"{words}, where {fastest.binding} binds"

@@ -8,13 +8,14 @@ import numpy as np
 
 from rackscale.core import SpecError
 from rackscale.plan.beliefs import Beliefs
-from rackscale.plan.describe import closest_words, described
+from rackscale.plan.describe import described
 from rackscale.plan.question import Question
 from rackscale.plan.search import Frontier, best, search
 from rackscale.plan.types import Alternative, Plan, PlannedDeployment
 from rackscale.specs import Role
 
 SHOWN = 24  # deployments of a frontier
+LONGER = (1.5, 3.0, 10.0, 30.0, 100.0)  # waits that a level nothing meets is tried with
 NARROW_EP = 8  # what one box of eight chips has
 
 
@@ -64,16 +65,24 @@ def _unmet(question: Question, frontier: Frontier, beliefs: Beliefs) -> SpecErro
     if question.ttft_s is not None:
         wishes.append(f"a first token in {question.ttft_s:g} s")
     what = f"nothing gives {' and '.join(wishes)} with {question.model.name} on {question.system.name}"
-    if len(frontier):
-        return SpecError(
-            what, hint=closest_words(question, described(question, frontier.take(_FIRST), beliefs))
-        )
-    patient = search(replace(question, ttft_s=None), beliefs.best)
-    soonest = patient.take(np.array([int(np.argmin(patient.ttft_s))]))
-    return SpecError(what, hint=closest_words(question, described(question, soonest, beliefs)))
+    asked, found = question, _soonest(question, beliefs)
+    if found is None:
+        asked = replace(question, ttft_s=None)
+        fastest = frontier if len(frontier) else search(asked, beliefs.best)
+        found = fastest.take(np.zeros(1, dtype=np.intp))
+    (closest,) = described(asked, found, beliefs)
+    words = f"the closest is {1 / closest.point.tpot_s.value:.3g} tokens/s per user"
+    if question.ttft_s is not None:
+        words += f" with a first token after {closest.point.ttft_s.value:.2g} s"
+    return SpecError(what, hint=f"{words}, bound by {closest.binding}")
 
 
-_FIRST = np.zeros(1, dtype=np.intp)
+def _soonest(question: Question, beliefs: Beliefs) -> Frontier | None:
+    """What meets the level when users wait somewhat longer for their first token."""
+    if question.ttft_s is None:
+        return None
+    longer = (best(replace(question, ttft_s=question.ttft_s * times), beliefs.best) for times in LONGER)
+    return next((found for found in longer if found is not None), None)
 
 
 def _alternatives(question: Question, chosen: PlannedDeployment, beliefs: Beliefs) -> Iterator[Alternative]:

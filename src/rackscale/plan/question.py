@@ -18,15 +18,9 @@ WIDEST_EP = 576
 INFERENCEX_CV = 0.2 / 12**0.5 / 0.9  # of lengths drawn evenly from 80 to 100 % of the nominal one
 LEAST_SKEW = 1e-9  # its logarithm is kept
 _POSITIVE = ("isl", "osl", "interactivity", "ttft_s", "chips", "max_ep", "mean_length")
-_FORMAT_OF_CHIP = {"nvfp4": "fp4"}  # units that a format needs; others run in wider arithmetic
-# What a model published in a format can be had in besides: NVFP4 of NVIDIA's and others' Hugging Face pages.
-_DERIVED = {
-    "int4": ("nvfp4",),
-    "fp8": ("nvfp4",),
-    "bf16": ("fp8", "nvfp4"),
-    "mxfp4": (),
-    "nvfp4": (),
-}
+_AMD = "cdna"
+# What a model published in a format can be had in besides, as vendors convert it. fp4: NVFP4, or AMD's MXFP4.
+_DERIVED = {"int4": ("fp4",), "fp8": ("fp4",), "bf16": ("fp8", "fp4"), "mxfp4": (), "nvfp4": ()}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,17 +87,13 @@ class Question:
     def formats(self) -> tuple[str, ...]:
         """Of routed experts, that are looked at. Raises SpecError for one that the chip cannot run."""
         chip = self.system.chip
+        four_bits = "mxfp4" if chip.generation.startswith(_AMD) else "nvfp4"
+        if self.weights == "nvfp4" and (four_bits != "nvfp4" or "fp4" not in chip.tensor_flops):
+            raise SpecError(f"{self.system.name} has no units for nvfp4", hint=f"give {self.model.weights}")
         if self.weights != "auto":
-            needed = _FORMAT_OF_CHIP.get(self.weights)
-            if needed is not None and needed not in chip.tensor_flops:
-                raise SpecError(
-                    f"{self.system.name} has no units for {self.weights}",
-                    hint=f"give {self.model.weights}, or another system",
-                )
             return (self.weights,)
-        derived = _DERIVED[self.model.weights]
-        needs = {"fp8": "fp8", "nvfp4": "fp4"}
-        return (self.model.weights, *(name for name in derived if needs[name] in chip.tensor_flops))
+        further = [name for name in _DERIVED[self.model.weights] if name in chip.tensor_flops]
+        return (self.model.weights, *(four_bits if name == "fp4" else name for name in further))
 
     def engine_number(self) -> int:
         """As the fit counts engines; -1 for the mean."""

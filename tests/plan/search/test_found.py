@@ -56,9 +56,9 @@ def brute_force(asked, chips, *, disaggregated):
     )
     own = evaluate.prompts(asked, prefill, PRIORS, disaggregated=disaggregated)
     seconds, _ = evaluate.decode_steps(
-        asked, decode, deployments.sequences, PRIORS, disaggregated=disaggregated
+        asked, decode, deployments.sequences[None], PRIORS, disaggregated=disaggregated
     )
-    state = evaluate.steady(asked, deployments, own, seconds, PRIORS)
+    state = evaluate.steady(asked, deployments, own, seconds[0], PRIORS)
     copies = np.floor(chips / deployments.chips)
     goal = state.tokens_per_s_per_chip * copies * deployments.chips / chips
     busiest = MOST_BUSY if disaggregated else pools.MOST_BUSY_MIXED

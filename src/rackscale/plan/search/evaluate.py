@@ -51,6 +51,7 @@ def work_of(question: Question, groups: Groups) -> Work:
             **{field.name: getattr(table, field.name)[groups.weights] for field in fields(Precision)}
         ),
         recipe=np.where(known, chips.generation * len(ENGINES) + number, -1),
+        engine=np.array([number], dtype=np.intp),
         balance=groups.balance,
     )
 
@@ -103,6 +104,15 @@ class Prompts:
     together: Array
     each: Array
 
+    @property
+    def columns(self) -> tuple[Array, Array, Array]:
+        """All of them."""
+        return self.alone, self.together, self.each
+
+    def take(self, numbers: NDArray[np.intp]) -> "Prompts":
+        """Those, in that order."""
+        return Prompts(**{field.name: getattr(self, field.name)[numbers] for field in fields(self)})
+
 
 def prompts(question: Question, groups: Groups, parameters: Parameters, *, disaggregated: bool) -> Prompts:
     """Of prefill groups."""
@@ -116,17 +126,17 @@ def prompts(question: Question, groups: Groups, parameters: Parameters, *, disag
 def decode_steps(
     question: Question, groups: Groups, sequences: Array, parameters: Parameters, *, disaggregated: bool
 ) -> tuple[Array, Array]:
-    """Seconds [G] of a step with so many sequences in a group, the host's part and the engine's losses in it,
-    and seconds for each token of an answer; stalls by prompts are in neither."""
-    steps, tokens = [np.zeros(0)], [np.zeros(0)]
-    for start in range(0, len(groups), CHUNK):
-        few = groups.take(np.arange(start, min(start + CHUNK, len(groups))))
-        work = work_of(question, few)
-        model = _Decoding(case_of(question, work, work, disaggregated=np.array([disaggregated])), parameters)
-        seconds = model.step_seconds(sequences[start : start + CHUNK])
-        steps.append(_row(seconds, len(few)))
-        tokens.append(_row(seconds / model.accepted, len(few)))
-    return np.concatenate(steps), np.concatenate(tokens)
+    """Seconds [B, G] of a step with so many sequences [B, G] in a group, the host's part and the engine's
+    losses in it, and for each token of an answer; stalls by prompts are in neither. parameters: one row."""
+    work = work_of(question, groups)
+    model = _Decoding(case_of(question, work, work, disaggregated=np.array([disaggregated])), parameters)
+    height = max(1, CHUNK // max(len(groups), 1))
+    steps = [
+        np.broadcast_to(model.step_seconds(few), few.shape)
+        for few in (sequences[start : start + height] for start in range(0, len(sequences), height))
+    ]
+    seconds = np.concatenate(steps)
+    return seconds, seconds / model.accepted
 
 
 class _Decoding(_Model):
@@ -214,7 +224,7 @@ def steady(
     parts = []
     for start in range(0, len(deployments), CHUNK):
         numbers = np.arange(start, min(start + CHUNK, len(deployments)))
-        few = Prompts(**{field.name: getattr(prompts, field.name)[numbers] for field in fields(prompts)})
+        few = prompts.take(numbers)
         parts.append(_AtBatch(question, deployments.take(numbers), few, parameters).solved(seconds[numbers]))
     names = [field.name for field in fields(Steady)]
     return Steady(

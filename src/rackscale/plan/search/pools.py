@@ -146,7 +146,6 @@ class _Run:
         row, sequences, seconds, _ = self._cells(disaggregated=False)
         own = prompts(self.question, self.space, self.parameters, disaggregated=False)
         ones, pool = np.ones(len(row)), self.space.take(row)
-        self.searched += len(row)
         deployments = Deployments(
             disaggregated=np.zeros(len(row), dtype=np.bool_),
             prefill=pool,
@@ -156,14 +155,14 @@ class _Run:
             sequences=sequences,
             concurrency=ones,
         )
-        self._add(deployments, _of(own, row), seconds)
+        self._add(deployments, own.take(row), seconds)
 
     def disaggregated(self) -> None:
         """Pools of each kind on their own; then pairs, the most promising first, while they promise more than
         was found."""
         question = self.question
         row, sequences, seconds, tpot = self._cells(disaggregated=True)
-        self.searched += len(row) + len(self.space)
+        self.searched += len(self.space)
         fits = (room(question, self.space) * self.space.ranks / self.space.tp)[row]
         kept = _best_of_each(self.space.take(row), tpot, -sequences / tpot, -fits)
         decode, sequences, seconds, tpot = (
@@ -173,8 +172,9 @@ class _Run:
             tpot[kept],
         )
         own = prompts(question, self.space, self.parameters, disaggregated=True)
-        few = _best_of_each(self.space, own.alone, own.each, own.together)
-        prefill, own = self.space.take(few), _of(own, few)
+        soon = np.flatnonzero(own.alone <= (question.ttft_s or np.inf))
+        few = soon[_best_of_each(self.space.take(soon), *(cost[soon] for cost in own.columns))]
+        prefill, own = self.space.take(few), own.take(few)
         sides = Sides(
             decode_ranks=decode.ranks,
             rate=sequences / (question.mean_length * question.osl * tpot),
@@ -195,22 +195,22 @@ class _Run:
                     sequences=sequences[block.decode],
                     concurrency=np.ones(len(block)),
                 )
-                self._add(deployments, _of(own, block.prefill), seconds[block.decode])
+                self._add(deployments, own.take(block.prefill), seconds[block.decode])
 
     def _cells(self, *, disaggregated: bool) -> tuple[Numbers, Array, Array, Array]:
         """Numbers of groups, sequences of a whole group, and seconds for a step and for a token: for all
         batches that have room, the fullest too, as far as the window has them."""
         space = self.space
         most = np.minimum(np.floor(room(self.question, space)), MOST_BATCH)
-        table = np.minimum(batches(), most[:, None])
-        fresh = np.concatenate([np.ones((len(space), 1), dtype=np.bool_), np.diff(table, axis=1) > 0], 1)
-        row, column = np.nonzero(fresh)
-        sequences = table[row, column] * (space.ranks / space.tp)[row]
+        table = np.minimum(batches()[:, None], most)
+        sequences = table * (space.ranks / space.tp)
         seconds, tpot = decode_steps(
-            self.question, space.take(row), sequences, self.parameters, disaggregated=disaggregated
+            self.question, space, sequences, self.parameters, disaggregated=disaggregated
         )
-        good = np.flatnonzero(tpot <= self.window.slowest_s)
-        return row[good], sequences[good], seconds[good], tpot[good]
+        fresh = np.concatenate([np.ones((1, len(space)), dtype=np.bool_), np.diff(table, axis=0) > 0])
+        self.searched += int(fresh.sum())
+        batch, group = np.nonzero(fresh & (tpot <= self.window.slowest_s))
+        return group, sequences[batch, group], seconds[batch, group], tpot[batch, group]
 
     def _bound(self, some: Pairs, sides: Sides) -> Array:
         """Tokens per second and chip of the budget that pairs cannot exceed: those of the decode groups, and
@@ -246,10 +246,6 @@ class _Run:
         few = scored.take(np.flatnonzero(good))
         self.stairs.add(few.cost, few.goal)
         self.found = self.found.joined(few)
-
-
-def _of(own: Prompts, numbers: Numbers) -> Prompts:
-    return Prompts(**{field.name: getattr(own, field.name)[numbers] for field in fields(own)})
 
 
 def _chips(some: Pairs, sides: Sides) -> Array:

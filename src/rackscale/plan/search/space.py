@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 MOST_TP = 16
 MOST_SPLIT = 16  # ranks that an expert is split over
 TRAY = 4  # chips of the smallest host
-EXTRA_SLOTS = (0, 1, 2)  # of each rank, beyond those that experts need
+EXTRA_SLOTS = (0, 1)  # of each rank, beyond those that experts need
 MICRO_BATCHES = (1, 2)
 
 
