@@ -28,7 +28,7 @@ def held(monkeypatch):
         arrays = {key: np.asarray(values) for key, values in columns.items()}
         monkeypatch.setattr(kernels, "read_silicon", lambda _: arrays)
         table = SiliconTable(
-            system=system, operator=name, backend="sglang", version="1", name=name, path=Path("x")
+            system=system, operator=name, backend="sglang", version="1", name=name, path=Path(__file__)
         )
         return kernel_errors([table], from_priors())
 
@@ -93,7 +93,9 @@ def test_experts_of_even_routing_are_left_out(held):
         "seconds": [1e-3] * 2,
     }
     (error,) = held("moe", columns)
-    assert (error.kernel, error.n) == ("grouped GEMM", 1)
+    assert (error.kernel, error.n) == ("grouped GEMM, spread", 1)
+    (split,) = held("moe", {**columns, "moe_tp_size": [8] * 2, "moe_ep_size": [1] * 2})
+    assert split.kernel == "grouped GEMM"
     (twice,) = held("moe", {**columns, "seconds": [2e-3] * 2})
     assert twice.ratio == pytest.approx(error.ratio / 2)
 
@@ -146,6 +148,24 @@ def test_of_all_reduces_those_of_graphs_count(held):
     assert (error.kernel, error.bound, error.n) == ("all-reduce", "link", 1)
 
 
+def test_of_a_backends_versions_the_largest_table_counts(monkeypatch, tmp_path):
+    columns = {"gemm_dtype": ["bfloat16"], "m": [1], "n": [65536], "k": [65536], "seconds": [1e-2]}
+    monkeypatch.setattr(
+        kernels, "read_silicon", lambda _: {key: np.asarray(values) for key, values in columns.items()}
+    )
+    tables = []
+    for backend, version, size in (("vllm", "1", 9), ("vllm", "2", 5), ("sglang", "3", 1)):
+        path = tmp_path / f"{version}.parquet"
+        path.write_bytes(b"x" * size)
+        tables.append(
+            SiliconTable(
+                system=SYSTEM, operator="gemm", backend=backend, version=version, name="gemm", path=path
+            )
+        )
+    (error,) = kernel_errors(tables, from_priors())
+    assert (error.backends, error.n) == (("sglang 3", "vllm 1"), 2)
+
+
 def test_tables_of_other_systems_and_kernels_are_left_out(held):
     assert held("gemm", {}, system="l40s") == []
     assert held("kda", {}) == []
@@ -155,7 +175,7 @@ def test_the_command_prints_a_table_or_json(monkeypatch, capsys, tmp_path):
     error = kernels.KernelError(
         kernel="dense GEMM",
         system=SYSTEM,
-        backend="sglang 1",
+        backends=("sglang 1",),
         format="fp8",
         bound="HBM",
         n=3,
@@ -163,7 +183,7 @@ def test_the_command_prints_a_table_or_json(monkeypatch, capsys, tmp_path):
         low=1.0,
         high=1.5,
     )
-    assert [next(iter(column.cells)) for column in table_of([error]).columns][-3:] == [
+    assert [next(iter(column.cells)) for column in table_of([error]).columns][-4:-1] == [
         "3",
         "1.25",
         "1.00 to 1.50",

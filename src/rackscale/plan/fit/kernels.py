@@ -44,12 +44,13 @@ GRAPHS = "graph"  # of all-reduces, those that CUDA graphs run, where the table 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class KernelError:
-    """Of n kernels of a class on a system. bound: "HBM", "tensor cores" or "link", by the datasheet. ratio:
-    median of predicted over measured time; low, high: its 10th and 90th percentile."""
+    """Of n kernels of a class on a system, by all `backends` that have them. bound: "HBM", "tensor cores" or
+    "link", by the datasheet. ratio: median of predicted over measured time; low, high: its 10th and 90th
+    percentile."""
 
     kernel: str
     system: str
-    backend: str
+    backends: tuple[str, ...]
     format: str
     bound: str
     n: int
@@ -60,48 +61,61 @@ class KernelError:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Held:
-    """Kernels of one shape: what was measured [R], and what the formula says of it."""
+    """Kernels of one shape: what was measured [R], and what the formula says of it. kernel: another class
+    than the table's."""
 
     format: str
     seconds: Array
     estimate: Estimate
     chips: Chips
     math: NDArray[np.intp]
+    kernel: str = ""
 
 
 def kernel_errors(
     tables: Sequence[SiliconTable], parameters: Parameters | None = None
 ) -> Sequence[KernelError]:
-    """One entry for each class of kernels, system, backend and format that a formula is for."""
+    """One entry for each class of kernels, system, format and bound that a formula is for. Of a backend's
+    versions the one with the largest table counts."""
     best = fitted() if parameters is None else parameters
-    found = []
-    for table in tables:
-        rule = _RULES.get(table.name)
-        if rule is None or table.system not in SYSTEMS:
-            continue
-        kernel, of_rows = rule
+    parts: dict[tuple[str, str, str, str], dict[str, list[Array]]] = {}
+    for table in _fullest(tables):
+        kernel, of_rows = _RULES[table.name]
         chips = Chips.of([load_system(SYSTEMS[table.system])])
-        pairs: dict[tuple[str, str], list[Array]] = {}
         for held in of_rows(read_silicon(table), chips, best):
             for bound, ratios in _ratios(held):
-                pairs.setdefault((held.format, bound), []).append(ratios)
-        for (kind, bound), parts in sorted(pairs.items()):
-            low, ratio, high = np.quantile(np.concatenate(parts), (0.1, 0.5, 0.9))
-            backend = f"{table.backend} {table.version}"
-            found.append(
-                KernelError(
-                    kernel=kernel,
-                    system=table.system,
-                    backend=backend,
-                    format=kind,
-                    bound=bound,
-                    n=sum(len(part) for part in parts),
-                    ratio=float(ratio),
-                    low=float(low),
-                    high=float(high),
-                )
-            )
-    return sorted(found, key=lambda error: (error.kernel, error.format, error.bound, error.system))
+                key = (held.kernel or kernel, held.format, bound, table.system)
+                backend = f"{table.backend} {table.version}"
+                parts.setdefault(key, {}).setdefault(backend, []).append(ratios)
+    return [_error(key, of_backend) for key, of_backend in sorted(parts.items())]
+
+
+def _error(key: tuple[str, str, str, str], of_backend: Mapping[str, Sequence[Array]]) -> KernelError:
+    kernel, kind, bound, system = key
+    ratios = np.concatenate([part for parts in of_backend.values() for part in parts])
+    low, ratio, high = np.quantile(ratios, (0.1, 0.5, 0.9))
+    return KernelError(
+        kernel=kernel,
+        system=system,
+        backends=tuple(sorted(of_backend)),
+        format=kind,
+        bound=bound,
+        n=len(ratios),
+        ratio=float(ratio),
+        low=float(low),
+        high=float(high),
+    )
+
+
+def _fullest(tables: Sequence[SiliconTable]) -> Sequence[SiliconTable]:
+    found: dict[tuple[str, str, str], SiliconTable] = {}
+    for table in tables:
+        key = (table.system, table.name, table.backend)
+        if table.name not in _RULES or table.system not in SYSTEMS:
+            continue
+        if key not in found or found[key].path.stat().st_size < table.path.stat().st_size:
+            found[key] = table
+    return list(found.values())
 
 
 def _ratios(held: _Held) -> Iterator[tuple[str, Array]]:
@@ -137,12 +151,14 @@ def _gemm(columns: Columns, chips: Chips, parameters: Parameters) -> Iterator[_H
 
 
 def _moe(columns: Columns, chips: Chips, parameters: Parameters) -> Iterator[_Held]:
-    """Grouped products of all experts of a layer, of the slowest rank; unevenly routed ones alone."""
+    """Grouped products of all experts of a layer, unevenly routed; where they are spread over ranks, of the
+    slowest rank, whose share of the work the table and the formula each have from their own routing."""
     uneven = np.char.startswith(columns["distribution"].astype(str), "power_law")
     columns = {name: values[uneven] for name, values in columns.items()}
-    names = ("moe_dtype", "hidden_size", "inter_size", "num_experts", "topk")
+    columns = {**columns, "spread": columns["moe_ep_size"] > 1}
+    names = ("moe_dtype", "hidden_size", "inter_size", "num_experts", "topk", "spread")
     for key, rows in _groups(columns, *names):
-        kind, hidden, width, experts, top_k = key
+        kind, hidden, width, experts, top_k, spread = key
         if kind not in FORMATS:
             continue
         tokens, ranks = rows["num_tokens"].astype(np.float64), rows["moe_tp_size"] * rows["moe_ep_size"]
@@ -157,7 +173,8 @@ def _moe(columns: Columns, chips: Chips, parameters: Parameters) -> Iterator[_He
         work = _work(shape, chips, precision, ranks=ranks, ep=rows["moe_ep_size"])
         found = routed_experts(work, tokens, parameters)
         alone = found.lasting(found.seconds + parameters["grouped_gemm_launch"])
-        yield _Held(kind, rows["seconds"], alone, chips, precision.expert_math)
+        name = "grouped GEMM, spread" if spread == "True" else ""
+        yield _Held(kind, rows["seconds"], alone, chips, precision.expert_math, name)
 
 
 def _mla(columns: Columns, chips: Chips, parameters: Parameters, *, prefill: bool) -> Iterator[_Held]:
@@ -284,10 +301,11 @@ def _precision(name: str, kv_bytes: float = 2.0) -> Precision:
 def table_of(errors: Sequence[KernelError]) -> Table:
     """As the command prints it."""
     table = Table(title="predicted over measured time of kernels alone", title_justify="left")
-    for heading in ("kernel", "format", "bound by", "system", "measured with"):
+    for heading in ("kernel", "format", "bound by", "system"):
         table.add_column(heading, no_wrap=True)
     for heading in ("n", "median", "10 to 90 %"):
         table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("measured with")
     for error in errors:
         spread = f"{error.low:.2f} to {error.high:.2f}"
         table.add_row(
@@ -295,10 +313,10 @@ def table_of(errors: Sequence[KernelError]) -> Table:
             error.format,
             error.bound,
             error.system,
-            error.backend,
             str(error.n),
             f"{error.ratio:.2f}",
             spread,
+            ", ".join(error.backends),
         )
     return table
 
