@@ -102,6 +102,11 @@ def plan(
         price=price,
         engine=engine,
     )
+    for option, path in (("--out", out), ("--report", report)):
+        if path is not None and not path.parent.is_dir():
+            raise SpecError(
+                f"{path} cannot be written, {path.parent} is not there", hint=f"give another {option}"
+            )
     result = planned(question)
     if out is not None:
         from rackscale.plan.deployment import write_deployment  # noqa: PLC0415 (where it is wanted)

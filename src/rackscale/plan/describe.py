@@ -1,9 +1,10 @@
 """What was found, as a plan says it: pools, figures with their intervals, operators, memory, what binds."""
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import NDArray
 
-from rackscale.cost import Parameters
 from rackscale.cost.money import usd_per_hour_of, usd_per_mtok
 from rackscale.cost.power import tokens_per_s_per_mw, watts_of
 from rackscale.plan.beliefs import Beliefs
@@ -13,24 +14,38 @@ from rackscale.plan.memory_shares import memory_shares
 from rackscale.plan.metrics import METRICS, metrics
 from rackscale.plan.question import Question
 from rackscale.plan.queueing import Queue, crowded, stalled
-from rackscale.plan.search import Deployments, Frontier
-from rackscale.plan.search.anatomy import Anatomy, StepPart, anatomy, step_seconds
-from rackscale.plan.search.evaluate import measured
-from rackscale.plan.types import Band, OperatorTime, PlannedDeployment, PlanPoint, PoolPlan
+from rackscale.plan.search import Frontier
+from rackscale.plan.search.anatomy import Anatomy, anatomy
+from rackscale.plan.search.evaluate import measured, work_of
+from rackscale.plan.types import Band, MemoryShare, OperatorTime, PlannedDeployment, PlanPoint, PoolPlan
 from rackscale.specs import Role
 
 Array = NDArray[np.float64]
 
 FULL = 0.93  # of the room for sequences: more requests would wait for memory
+NEARLY = 1.02  # of the interactivity that was asked for
 TOKENS_APART = 1024  # prompt tokens of a step are said in whole multiples
 
 
 def described(question: Question, found: Frontier, beliefs: Beliefs) -> tuple[PlannedDeployment, ...]:
     """Each of a frontier's deployments."""
-    bands = _bands(question, found, beliefs)
+    if not len(found):
+        return ()
+    parameters = question.with_skew(beliefs.best)
+    sequences = found.deployments.sequences
+    fuller = np.array([crowded(float(held)) for held in sequences])
+    parts = anatomy(question, found.deployments, found.utilisation, fuller, parameters)
+    steps = {
+        Role.DECODE: operator_times(parts.decode.work, parts.decode.batch, parameters, parts.decode.factor),
+        Role.PREFILL: operator_times(
+            parts.prefill.work, parts.prefill.batch, parameters, parts.prefill.factor
+        ),
+    }
     return tuple(
-        _described(question, found.take(np.array([number])), bands[number], beliefs)
-        for number in range(len(found))
+        _One(question, found, parts, row, {role: all_rows[row] for role, all_rows in steps.items()}).planned(
+            bands
+        )
+        for row, bands in enumerate(_bands(question, found, beliefs))
     )
 
 
@@ -52,167 +67,144 @@ def _bands(question: Question, found: Frontier, beliefs: Beliefs) -> list[dict[s
     return bands
 
 
-def _described(
-    question: Question, found: Frontier, bands: dict[str, Band], beliefs: Beliefs
-) -> PlannedDeployment:
-    parameters = question.with_skew(beliefs.best)
-    one = found.deployments
-    parts = anatomy(question, one, float(found.utilisation[0]), parameters)
-    apart = bool(one.disaggregated[0])
-    roles = (Role.PREFILL, Role.DECODE) if apart else (Role.MIXED,)
-    operators = {role: _operators(role, parts, parameters) for role in roles}
-    if not apart and parts.stalled_s:
-        waited = further("stalls by prompts", parts.stalled_s * parts.accepted)
-        operators[Role.MIXED] = (*operators[Role.MIXED], waited)
-    length = question.mean_length * (question.isl + question.osl)
-    room = parts.fits / float(one.decode_groups[0])
-    memory = {
-        role: memory_shares(
-            parts.prefill.work, parts.prompts, question.mean_length * question.isl, parts.prompts
+class _One:
+    """One of the deployments, by its row. kernels: of a step of each role."""
+
+    def __init__(
+        self,
+        question: Question,
+        found: Frontier,
+        parts: Anatomy,
+        row: int,
+        kernels: Mapping[Role, tuple[OperatorTime, ...]],
+    ) -> None:
+        self.question, self.parts, self.row = question, parts, row
+        self.found = found.take(np.array([row]))
+        self.deployment = self.found.deployments
+        self.apart = bool(self.deployment.disaggregated[0])
+        self.roles = (Role.PREFILL, Role.DECODE) if self.apart else (Role.MIXED,)
+        self.sequences = float(self.deployment.sequences[0])
+        self.steps = {
+            role: (*kernels[role], further("host", float(part.host_s[row])))
+            for role, part in ((Role.PREFILL, parts.prefill), (Role.DECODE, parts.decode))
+        }
+
+    def planned(self, bands: Mapping[str, Band]) -> PlannedDeployment:
+        """bands: by metric."""
+        groups = self.deployment.decode
+        return PlannedDeployment(
+            model=self.question.model.name,
+            system=self.question.system.name,
+            isl=self.question.isl,
+            osl=self.question.osl,
+            weights=groups.formats[int(groups.weights[0])],
+            pools=tuple(self._pool(role) for role in self.roles),
+            point=self._point(bands),
+            binding=self._binding(),
+            operators={role: self._operators(role) for role in self.roles},
+            memory={role: self._memory(role) for role in self.roles},
         )
-        if role is Role.PREFILL
-        else memory_shares(parts.decode.work, float(one.sequences[0]), length, room)
-        for role in roles
-    }
-    return PlannedDeployment(
-        model=question.model.name,
-        system=question.system.name,
-        isl=question.isl,
-        osl=question.osl,
-        weights=one.decode.formats[int(one.decode.weights[0])],
-        pools=_pools(question, one, parts),
-        point=_point(question, found, bands, parts, parameters),
-        binding=_binding(question, found, parts, parameters),
-        operators=operators,
-        memory=memory,
-    )
 
+    def _of(self, column: Array) -> float:
+        return float(column[self.row])
 
-def _pools(question: Question, one: Deployments, parts: Anatomy) -> tuple[PoolPlan, ...]:
-    tokens = parts.prompts * question.mean_length * question.isl
-    each = tokens / float(one.prefill.ranks[0] / one.prefill.tp[0])
-    batch_tokens = max(round(each / TOKENS_APART), 1) * TOKENS_APART
-    batch = float(one.sequences[0] * one.decode.tp[0] / one.decode.ranks[0])
-    if not one.disaggregated[0]:
-        return (_pool(question, Role.MIXED, one, batch, batch_tokens),)
-    return (
-        _pool(question, Role.PREFILL, one, 0.0, batch_tokens),
-        _pool(question, Role.DECODE, one, batch, 0),
-    )
+    @property
+    def _prompt_tokens(self) -> float:
+        return self.question.mean_length * self.question.isl
 
+    def _pool(self, role: Role) -> PoolPlan:
+        one = self.deployment
+        is_prefill = role is Role.PREFILL
+        groups, number = (one.prefill, one.prefill_groups) if is_prefill else (one.decode, one.decode_groups)
+        seats = float(groups.ranks[0] / groups.tp[0])
+        tokens = self._of(self.parts.prompts) * self._prompt_tokens / seats
+        moe = self.question.model.spec.moe
+        return PoolPlan(
+            role=role,
+            groups=round(float(number[0])),
+            ranks=int(groups.ranks[0]),
+            tp=int(groups.tp[0]),
+            ep=int(groups.ep[0]),
+            redundant_experts=int(groups.slots[0]) - (moe.router.num_experts if moe else 1),
+            batch_per_rank=0.0 if is_prefill else self.sequences / seats,
+            batch_tokens=0 if role is Role.DECODE else max(round(tokens / TOKENS_APART), 1) * TOKENS_APART,
+            micro_batches=int(groups.micro_batches[0]),
+        )
 
-def _pool(question: Question, role: Role, one: Deployments, batch: float, batch_tokens: int) -> PoolPlan:
-    groups, number = (
-        (one.prefill, one.prefill_groups) if role is Role.PREFILL else (one.decode, one.decode_groups)
-    )
-    moe = question.model.spec.moe
-    experts = moe.router.num_experts if moe else 1
-    return PoolPlan(
-        role=role,
-        groups=round(float(number[0])),
-        ranks=int(groups.ranks[0]),
-        tp=int(groups.tp[0]),
-        ep=int(groups.ep[0]),
-        redundant_experts=int(groups.slots[0]) - experts,
-        batch_per_rank=batch,
-        batch_tokens=batch_tokens,
-        micro_batches=int(groups.micro_batches[0]),
-    )
+    def _operators(self, role: Role) -> tuple[OperatorTime, ...]:
+        if role is not Role.MIXED:
+            return self.steps[role]
+        stalled = self._of(self.parts.stalled_s) * self._of(self.parts.accepted)
+        return (*self.steps[Role.DECODE], further("stalls by prompts", stalled))
 
+    def _memory(self, role: Role) -> tuple[MemoryShare, ...]:
+        if role is Role.PREFILL:
+            prompts = self._of(self.parts.prompts)
+            work = work_of(self.question, self.deployment.prefill)
+            return memory_shares(work, prompts, self._prompt_tokens, prompts)
+        length = self.question.mean_length * (self.question.isl + self.question.osl)
+        work = work_of(self.question, self.deployment.decode)
+        return memory_shares(work, self.sequences, length, self._of(self.parts.fits))
 
-def _operators(role: Role, parts: Anatomy, parameters: Parameters) -> tuple[OperatorTime, ...]:
-    own = parts.prefill if role is Role.PREFILL else parts.decode
-    kernels = operator_times(own.work, own.batch, parameters, own.factor)
-    return (*kernels, further("host", own.host_s))
+    def _point(self, bands: Mapping[str, Band]) -> PlanPoint:
+        question, rate = self.question, bands["tokens_per_s_per_gpu"]
+        watts = watts_of(question.system.power_w, question.power)
+        price = usd_per_hour_of(question.system.usd_per_chip_hour, question.price)
+        return PlanPoint(
+            tokens_per_s_per_chip=rate,
+            output_tokens_per_s_per_chip=rate.value * question.osl / (question.isl + question.osl),
+            tpot_s=bands["tpot"],
+            ttft_s=bands["ttft"],
+            ttft_p99_s=bands["ttft"].value + self._longer_wait(),
+            tpot_p99_s=self._slowest_tpot(),
+            tokens_per_s_per_mw=tokens_per_s_per_mw(rate.value, watts),
+            usd_per_mtok=usd_per_mtok(rate.value, price),
+            chips=int(self.deployment.chips[0]),
+            concurrency=float(self.deployment.concurrency[0]),
+        )
 
+    def _longer_wait(self) -> float:
+        """Seconds that the slowest of a hundred requests waits for a prefill group beyond the median one,
+        where requests come at random: to one of the copies."""
+        copies, chips = float(self.found.copies[0]), float(self.deployment.chips[0])
+        tokens = self.question.mean_length * (self.question.isl + self.question.osl)
+        queue = Queue(
+            arrivals_per_s=float(self.found.tokens_per_s_per_chip[0]) * chips / copies / tokens,
+            service_s=self._of(self.parts.served_s),
+            servers=round(float(self.deployment.prefill_groups[0]) / copies),
+            service_scv=self.question.length_cv**2,
+        )
+        return queue.wait_s(0.99) - queue.wait_s(0.5)
 
-def _point(
-    question: Question, found: Frontier, bands: dict[str, Band], parts: Anatomy, parameters: Parameters
-) -> PlanPoint:
-    one, rate = found.deployments, bands["tokens_per_s_per_gpu"]
-    watts = watts_of(question.system.power_w, question.power)
-    price = usd_per_hour_of(question.system.usd_per_chip_hour, question.price)
-    return PlanPoint(
-        tokens_per_s_per_chip=rate,
-        output_tokens_per_s_per_chip=rate.value * question.osl / (question.isl + question.osl),
-        tpot_s=bands["tpot"],
-        ttft_s=bands["ttft"],
-        ttft_p99_s=bands["ttft"].value + _longer_wait(question, found, parts),
-        tpot_p99_s=_slowest_tpot(question, found, parts, parameters),
-        tokens_per_s_per_mw=tokens_per_s_per_mw(rate.value, watts),
-        usd_per_mtok=usd_per_mtok(rate.value, price),
-        chips=int(one.chips[0]),
-        concurrency=float(one.concurrency[0]),
-    )
+    def _slowest_tpot(self) -> float:
+        """Of the slowest of a hundred requests that come at random: its group is fuller, and more prompts
+        come between its tokens."""
+        stalls = self._of(self.parts.stalled_s) * stalled(self.sequences) / self.sequences
+        seconds = self._of(self.parts.fuller_s) / self._of(self.parts.accepted) + stalls
+        return max(seconds, float(self.found.tpot_s[0]))
 
+    def _binding(self) -> str:
+        """Memory where it is full and users would bear more; else what sets most of the chips' time."""
+        asked = self.question.interactivity
+        is_slow = asked is not None and self.found.tokens_per_s_per_user[0] < asked * NEARLY
+        if self.sequences > FULL * self._of(self.parts.fits) and not is_slow:
+            return "HBM for KV"
+        shares = self._shares()
+        return max(shares, key=lambda words: shares[words])
 
-def _requests_per_s(question: Question, found: Frontier) -> float:
-    """Of one of the copies."""
-    chips = float(found.deployments.chips[0] / found.copies[0])
-    tokens = question.mean_length * (question.isl + question.osl)
-    return float(found.tokens_per_s_per_chip[0]) * chips / tokens
-
-
-def _longer_wait(question: Question, found: Frontier, parts: Anatomy) -> float:
-    """Seconds that the slowest of a hundred requests waits for a prefill group beyond the median one, where
-    requests come at random."""
-    groups = round(float(found.deployments.prefill_groups[0] / found.copies[0]))
-    queue = Queue(
-        arrivals_per_s=_requests_per_s(question, found),
-        service_s=parts.served_s,
-        servers=groups,
-        service_scv=question.length_cv**2,
-    )
-    return queue.wait_s(0.99) - queue.wait_s(0.5)
-
-
-def _slowest_tpot(question: Question, found: Frontier, parts: Anatomy, parameters: Parameters) -> float:
-    """Of the slowest of a hundred requests that come at random: its group is fuller, and more prompts come
-    between its tokens."""
-    own = float(found.deployments.sequences[0])
-    most = parts.fits / float(found.deployments.decode_groups[0])
-    fuller = min(crowded(own), max(most, own))
-    seconds = step_seconds(question, found.deployments, fuller, parameters) / parts.accepted
-    interrupted = parts.stalled_s * stalled(own) / own if parts.stalled_s else 0.0
-    return max(seconds + interrupted, float(found.tpot_s[0]))
-
-
-def _binding(question: Question, found: Frontier, parts: Anatomy, parameters: Parameters) -> str:
-    """Memory where it is full and users would bear more; else what sets most of the chips' time."""
-    one = found.deployments
-    held = float(one.sequences[0] * one.decode_groups[0])
-    is_slow = (
-        question.interactivity is not None and found.tokens_per_s_per_user[0] < question.interactivity * 1.02
-    )
-    if held > FULL * parts.fits and not is_slow:
-        return "HBM for KV"
-    shares = _shares(found, parts, parameters)
-    return max(shares, key=lambda words: shares[words])
-
-
-def _shares(found: Frontier, parts: Anatomy, parameters: Parameters) -> dict[str, float]:
-    """Of all chips' time by what sets it; sums to at most 1."""
-    one, chips = found.deployments, float(found.deployments.chips[0])
-    decode = _limits(parts.decode, parameters, prefill=False)
-    prefill = _limits(parts.prefill, parameters, prefill=True)
-    if one.disaggregated[0]:
-        prompts = float(one.prefill_groups[0] * one.prefill.ranks[0]) / chips
-        weights = (1 - prompts, prompts * float(found.utilisation[0]))
-    else:
-        token = parts.decode.seconds / parts.accepted + parts.stalled_s
-        weights = (1 - parts.stalled_s / token, parts.stalled_s / token)
-    return _added((decode, weights[0]), (prefill, weights[1]))
-
-
-def _limits(own: StepPart, parameters: Parameters, *, prefill: bool) -> dict[str, float]:
-    kernels = operator_times(own.work, own.batch, parameters, own.factor)
-    found = limits((*kernels, further("host", own.host_s)), own.slowest, prefill=prefill)
-    return {words: seconds / own.seconds for words, seconds in found.items()}
-
-
-def _added(*weighted: tuple[dict[str, float], float]) -> dict[str, float]:
-    whole: dict[str, float] = {}
-    for shares, weight in weighted:
-        for words, share in shares.items():
-            whole[words] = whole.get(words, 0.0) + weight * share
-    return whole
+    def _shares(self) -> dict[str, float]:
+        """Of all chips' time by what sets it; sums to at most 1."""
+        one = self.deployment
+        if self.apart:
+            prompts = float(one.prefill_groups[0] * one.prefill.ranks[0] / one.chips[0])
+            weights = {Role.DECODE: 1 - prompts, Role.PREFILL: prompts * float(self.found.utilisation[0])}
+        else:
+            stalls = self._of(self.parts.stalled_s)
+            token = self._of(self.parts.decode.seconds) / self._of(self.parts.accepted) + stalls
+            weights = {Role.DECODE: 1 - stalls / token, Role.PREFILL: stalls / token}
+        whole: dict[str, float] = {}
+        for role, part in ((Role.DECODE, self.parts.decode), (Role.PREFILL, self.parts.prefill)):
+            found = limits(self.steps[role], self._of(part.slowest), prefill=role is Role.PREFILL)
+            for words, seconds in found.items():
+                whole[words] = whole.get(words, 0.0) + weights[role] * seconds / self._of(part.seconds)
+        return whole

@@ -5,7 +5,8 @@ links. That of which twice as much saves most is the bound. Where twice of all s
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,10 +48,17 @@ FORMULAS = {
 }
 
 
-def operator_times(work: Work, batch: Batch, parameters: Parameters, factor: float) -> list[OperatorTime]:
-    """Of one layout. factor: of an engine's steps over the sum of their operators."""
-    relaxed = step(_twice(work), _repeated(batch), parameters).operators
-    return [_operator(name, estimate, factor) for name, estimate in relaxed.items()]
+def operator_times(
+    work: Work, batch: Batch, parameters: Parameters, factor: Array
+) -> list[tuple[OperatorTime, ...]]:
+    """Of each layout [R]. factor [R]: of an engine's steps over the sum of their operators. parameters: one
+    row."""
+    count = len(factor)
+    found = step(_twice(work, count), _repeated(batch, count), parameters).operators
+    return [
+        tuple(_operator(name, estimate, count, row, float(factor[row])) for name, estimate in found.items())
+        for row in range(count)
+    ]
 
 
 def further(name: str, seconds: float) -> OperatorTime:
@@ -68,47 +76,59 @@ def further(name: str, seconds: float) -> OperatorTime:
     )
 
 
-def _twice(work: Work) -> Work:
-    """The layout as it is, with twice of each of `BOUNDS`, and with twice of all."""
-    chips = work.chips
+def _twice(work: Work, count: int) -> Work:
+    """Each layout as it is, with twice of each of `BOUNDS`, and with twice of all."""
 
-    def grown(column: Array, *numbers: int) -> Array:
+    def repeated(columns: Any) -> dict[str, NDArray[Any]]:
+        names = [field.name for field in fields(columns) if field.name != "tensor_flops"]
+        return {name: _column(getattr(columns, name), count) for name in names}
+
+    def grown(column: Array, *numbers: int) -> NDArray[Any]:
         times = np.ones(ROWS)
         times[[*numbers, ROWS - 1]] = TWICE
-        return np.asarray(column * times)
+        return _column(column, count) * np.tile(times, count)
 
-    layouts = work.layouts
-    repeated = {
-        name: np.repeat(getattr(layouts, name), ROWS)
-        for name in ("ranks", "tp", "ep", "slots", "micro_batches")
-    }
+    chips = work.chips
     return replace(
         work,
         chips=replace(
             chips,
-            hbm_bytes_per_s=grown(chips.hbm_bytes_per_s, 1),
-            tensor_flops=np.stack([grown(rates, 2) for rates in chips.tensor_flops]),
-            fabric_bytes_per_s=grown(chips.fabric_bytes_per_s, 3),
-            network_bytes_per_s=grown(chips.network_bytes_per_s, 3),
+            **repeated(chips)
+            | {
+                "hbm_bytes_per_s": grown(chips.hbm_bytes_per_s, 1),
+                "tensor_flops": np.stack([grown(rates, 2) for rates in chips.tensor_flops]),
+                "fabric_bytes_per_s": grown(chips.fabric_bytes_per_s, 3),
+                "network_bytes_per_s": grown(chips.network_bytes_per_s, 3),
+            },
         ),
-        layouts=replace(layouts, **repeated),
+        layouts=replace(work.layouts, **repeated(work.layouts)),
+        precision=replace(work.precision, **repeated(work.precision)),
+        balance=_column(work.balance, count),
+        recipe=_column(work.recipe, count),
+        engine=_column(work.engine, count),
     )
 
 
-def _repeated(batch: Batch) -> Batch:
-    def column(values: Array) -> Array:
-        return np.repeat(np.ravel(values)[:1], ROWS)
-
+def _repeated(batch: Batch, count: int) -> Batch:
     return replace(
         batch,
-        sequences=column(batch.sequences),
-        queries=column(batch.queries),
-        context=column(batch.context),
+        sequences=_column(batch.sequences, count),
+        queries=_column(batch.queries, count),
+        context=_column(batch.context, count),
     )
 
 
-def _operator(name: str, estimate: Estimate, factor: float) -> OperatorTime:
-    seconds = np.broadcast_to(estimate.seconds, (1, ROWS))[0]
+def _column(values: NDArray[Any], count: int) -> NDArray[Any]:
+    """A row's value for each of its relaxations."""
+    return np.repeat(np.broadcast_to(np.ravel(values), count), ROWS)
+
+
+def _operator(name: str, estimate: Estimate, count: int, row: int, factor: float) -> OperatorTime:
+    def own(values: Array | float) -> Array:
+        whole = np.broadcast_to(values, (1, count * ROWS))
+        return np.asarray(whole[0].reshape(count, ROWS)[row])
+
+    seconds = own(estimate.seconds)
     saved = seconds[0] - seconds[1:]
     most = int(np.argmax(saved[:-1]))
     bound = BOUNDS[most] if saved[-1] > WORTH * seconds[0] else "latency"
@@ -116,17 +136,13 @@ def _operator(name: str, estimate: Estimate, factor: float) -> OperatorTime:
     return OperatorTime(
         name=name,
         seconds=float(seconds[0]) * factor,
-        flops=_first(estimate.flops),
-        bytes_hbm=_first(estimate.bytes_hbm),
-        bytes_link=_first(estimate.bytes_link),
+        flops=float(own(estimate.flops)[0]),
+        bytes_hbm=float(own(estimate.bytes_hbm)[0]),
+        bytes_link=float(own(estimate.bytes_link)[0]),
         bound=bound,
         formula=formula,
         source=source,
     )
-
-
-def _first(values: Array | float) -> float:
-    return float(np.ravel(values)[0])
 
 
 def limits(operators: tuple[OperatorTime, ...], slowest: float, *, prefill: bool) -> Mapping[str, float]:

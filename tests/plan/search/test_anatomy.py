@@ -5,7 +5,7 @@ import pytest
 from planning import PRIORS, question
 
 from rackscale.plan.search import evaluate, search
-from rackscale.plan.search.anatomy import anatomy, step_seconds
+from rackscale.plan.search.anatomy import anatomy
 
 
 @pytest.mark.parametrize("role", ["mixed", "disaggregated"])
@@ -13,16 +13,27 @@ def test_a_step_is_its_operators_and_the_host(role):
     asked = question(role=role)
     frontier = search(asked, PRIORS)
     one = frontier.take(np.array([len(frontier) // 2]))
-    parts = anatomy(asked, one.deployments, float(one.utilisation[0]), PRIORS)
+    parts = anatomy(asked, one.deployments, one.utilisation, one.deployments.sequences, PRIORS)
     tpot = parts.decode.seconds / parts.accepted + parts.stalled_s
-    assert tpot == pytest.approx(one.tpot_s[0], rel=0.02)
-    assert (parts.stalled_s > 0) == (role == "mixed")
-    assert step_seconds(asked, one.deployments, float(one.deployments.sequences[0]), PRIORS) == pytest.approx(
-        parts.decode.seconds
-    )
-    assert 0 < parts.decode.host_s < parts.decode.seconds
-    assert 0 < parts.prefill.host_s < parts.prefill.seconds
-    assert parts.decode.slowest >= 1
+    assert tpot == pytest.approx(one.tpot_s, rel=0.02)
+    assert (parts.stalled_s[0] > 0) == (role == "mixed")
+    assert parts.fuller_s == pytest.approx(parts.decode.seconds)
+    assert 0 < parts.decode.host_s[0] < parts.decode.seconds[0]
+    assert 0 < parts.prefill.host_s[0] < parts.prefill.seconds[0]
+    assert parts.decode.slowest[0] >= 1
+
+
+def test_rows_are_taken_apart_as_one_is():
+    asked = question()
+    frontier = search(asked, PRIORS)
+    more = frontier.deployments.sequences * 1.1
+    whole = anatomy(asked, frontier.deployments, frontier.utilisation, more, PRIORS)
+    for row in range(0, len(frontier), 7):
+        one = frontier.take(np.array([row]))
+        alone = anatomy(asked, one.deployments, one.utilisation, more[[row]], PRIORS)
+        assert alone.fuller_s[0] == pytest.approx(whole.fuller_s[row])
+        assert alone.decode.factor[0] == pytest.approx(whole.decode.factor[row])
+        assert alone.prefill.seconds[0] == pytest.approx(whole.prefill.seconds[row])
 
 
 def test_a_served_prompt_lies_between_alone_and_among_others():
@@ -30,6 +41,7 @@ def test_a_served_prompt_lies_between_alone_and_among_others():
     frontier = search(asked, PRIORS)
     one = frontier.take(np.array([0]))
     own = evaluate.prompts(asked, one.deployments.prefill, PRIORS, disaggregated=True)
-    parts = anatomy(asked, one.deployments, 0.5, PRIORS)
-    assert own.each[0] < parts.served_s < own.alone[0]
-    assert parts.fits >= one.deployments.concurrency[0] * 0.5
+    held = one.deployments.sequences
+    parts = anatomy(asked, one.deployments, np.array([0.5]), held, PRIORS)
+    assert own.each[0] < parts.served_s[0] < own.alone[0]
+    assert parts.fits[0] >= held[0]

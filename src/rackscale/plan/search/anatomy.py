@@ -1,4 +1,4 @@
-"""One deployment taken apart: its steps, and what of their time is whose."""
+"""Deployments taken apart: their steps, and what of the time is whose."""
 
 from dataclasses import dataclass
 
@@ -15,109 +15,105 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class StepPart:
-    """A step of a group. factor: of the engine's time over the sum of operators, which host_s is added to.
+    """A step of a group, [R]. factor: of the engine's time over the sum of operators, before host_s is added.
     slowest: work of the fullest rank's experts over the mean's."""
 
     work: Work
     batch: Batch
-    factor: float
-    host_s: float
-    seconds: float
-    slowest: float
+    factor: Array
+    host_s: Array
+    seconds: Array
+    slowest: Array
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Anatomy:
-    """decode, prefill: a step of each. prompts: in that prefill step. served_s: that a prefill group is busy
-    with a prompt. stalled_s: that a token of an answer waits for prompts in the same group. accepted: tokens
-    of an answer in a step. fits: sequences with room in the whole deployment."""
+    """[R]. decode, prefill: a step of each. prompts: in that prefill step. served_s: that a prefill group is
+    busy with a prompt. stalled_s: that a token of an answer waits for prompts in the same group. accepted:
+    tokens of an answer in a step. fits: sequences with room in a decode group. fuller_s: of a decode step
+    with as many sequences as were asked about besides."""
 
     decode: StepPart
     prefill: StepPart
-    prompts: float
-    served_s: float
-    stalled_s: float
-    accepted: float
-    fits: float
+    prompts: Array
+    served_s: Array
+    stalled_s: Array
+    accepted: Array
+    fits: Array
+    fuller_s: Array
 
 
-def anatomy(question: Question, one: Deployments, utilisation: float, parameters: Parameters) -> Anatomy:
-    """Of a single deployment, under the requests that it was measured at."""
-    return _Parts(question, one, parameters).anatomy(question, one, utilisation)
-
-
-def step_seconds(question: Question, one: Deployments, sequences: float, parameters: Parameters) -> float:
-    """Of a decode step of a single deployment's group with so many sequences."""
-    return _one(_Parts(question, one, parameters).step_seconds(np.array([sequences])))
+def anatomy(
+    question: Question, deployments: Deployments, utilisation: Array, fuller: Array, parameters: Parameters
+) -> Anatomy:
+    """Of deployments under the requests that they were measured at. fuller [R]: sequences of a decode group
+    that are asked about besides; no more than fit are looked at."""
+    return _Parts(question, deployments, parameters).anatomy(question, deployments, utilisation, fuller)
 
 
 class _Parts(_Model):
     """A closed loop that is looked into."""
 
-    def __init__(self, question: Question, one: Deployments, parameters: Parameters) -> None:
-        copies = np.where(one.disaggregated, 1.0, one.decode_groups)
+    def __init__(self, question: Question, deployments: Deployments, parameters: Parameters) -> None:
         case = case_of(
             question,
-            work_of(question, one.prefill),
-            work_of(question, one.decode),
-            disaggregated=one.disaggregated,
-            prefill_groups=one.prefill_groups / copies,
-            decode_groups=one.decode_groups / copies,
-            concurrency=one.concurrency / copies,
+            work_of(question, deployments.prefill),
+            work_of(question, deployments.decode),
+            disaggregated=deployments.disaggregated,
         )
         super().__init__(case, parameters)
+        self.count = len(deployments)
 
-    def anatomy(self, question: Question, one: Deployments, utilisation: float) -> Anatomy:
-        served = _one(self.alone) ** (1 - utilisation) * _one(self.each) ** utilisation
-        decoding, osl = float(one.sequences[0]), question.mean_length * question.osl
-        stalled = decoding / osl * served * _one(self.of_engine["interference"])
-        copies = 1.0 if one.disaggregated[0] else float(one.decode_groups[0])
+    def anatomy(
+        self, question: Question, deployments: Deployments, utilisation: Array, fuller: Array
+    ) -> Anatomy:
+        alone, each, sequences = self._row(self.alone), self._row(self.each), deployments.sequences
+        served = alone ** (1 - utilisation) * each**utilisation
+        osl = question.mean_length * question.osl
+        stalled = sequences / osl * served * self._row(self.of_engine["interference"])
+        fits = self._row(self.fits)
+        most = np.minimum(fuller, np.maximum(fits, sequences))
         return Anatomy(
-            decode=self._decode(one.sequences),
+            decode=self._decode(sequences),
             prefill=self._prefill(),
-            prompts=_one(self.together / self.each),
+            prompts=self._row(self.together / self.each),
             served_s=served,
-            stalled_s=0.0 if one.disaggregated[0] else stalled,
-            accepted=_one(self.accepted),
-            fits=_one(self.fits) * copies,
+            stalled_s=np.where(deployments.disaggregated, 0.0, stalled),
+            accepted=self._row(self.accepted),
+            fits=fits,
+            fuller_s=self._row(self.step_seconds(most)),
         )
 
     def _decode(self, sequences: Array) -> StepPart:
-        work = self.case.decode
+        work, engine = self.case.decode, self.of_engine
         batch = Batch(sequences=sequences, queries=self.queries, context=self.context, prefill=False)
-        idle = (
-            self.of_engine["host_step"]
-            + self.of_engine["host_sequence"] * sequences / work.layouts.attentions
-        )
-        return self._part(work, batch, _one(idle * self.maturity), _one(self.step_seconds(sequences)))
+        idle = engine["host_step"] + engine["host_sequence"] * sequences / work.layouts.attentions
+        return self._part(work, batch, idle * self.maturity, self.step_seconds(sequences))
 
     def _prefill(self) -> StepPart:
         work, isl = self.case.prefill, self.case.isl
-        batch = Batch(
-            sequences=(self.together / self.each)[0], queries=isl, context=np.zeros_like(isl), prefill=True
-        )
-        slower = np.where(
-            self.case.disaggregated, self.parameters.by("disaggregated_prefill", self.case.engine), 1.0
-        )
-        host = self.parameters.by("host_prompt", self.case.engine) * self.maturity * slower
-        return self._part(work, batch, _one(host), _one(self.together))
+        prompts = self._row(self.together / self.each)
+        batch = Batch(sequences=prompts, queries=isl, context=np.zeros_like(isl), prefill=True)
+        slower = np.where(self.case.disaggregated, self.of_engine["disaggregated_prefill"], 1.0)
+        host = self.of_engine["host_prompt"] * self.maturity * slower
+        return self._part(work, batch, host, self.together)
 
-    def _part(self, work: Work, batch: Batch, host_s: float, seconds: float) -> StepPart:
-        operators = _one(step(work, batch, self.parameters).total.seconds)
+    def _part(self, work: Work, batch: Batch, host_s: Array, seconds: Array) -> StepPart:
+        operators = step(work, batch, self.parameters).total.seconds
         size = (work.shape.experts, work.shape.top_k)
-        tokens = np.ravel(batch.sequences * batch.queries)
+        tokens = np.ravel(batch.sequences * batch.queries) / work.layouts.micro_batches
         slowest = expert_load.slowest(
             tokens, work.layouts.ep, size, self.parameters["routing_skew"], work.balance
         )
         return StepPart(
             work=work,
             batch=batch,
-            factor=(seconds - host_s) / operators,
-            host_s=host_s,
-            seconds=seconds,
-            slowest=_one(slowest),
+            factor=self._row((seconds - host_s) / operators),
+            host_s=self._row(host_s),
+            seconds=self._row(seconds),
+            slowest=self._row(slowest),
         )
 
-
-def _one(values: Array | float) -> float:
-    return float(np.ravel(values)[0])
+    def _row(self, values: Array) -> Array:
+        """[R] of what is the same for all layouts, or different."""
+        return np.asarray(np.broadcast_to(values, (1, self.count))[0])
