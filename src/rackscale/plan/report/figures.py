@@ -60,6 +60,12 @@ def times(value: float) -> str:
     return f"{TIMES}{plain(value)}"
 
 
+def exponent(value: float) -> str:
+    """0.62, with two decimals and a sign where it is below 0."""
+    text = f"{abs(value):.2f}"
+    return f"{MINUS}{text}" if value < 0 and float(text) else text
+
+
 def percent(share: float) -> str:
     """Of 1: 54 %, and below ten 3.1 %."""
     if not math.isfinite(share):

@@ -4,13 +4,14 @@ from collections.abc import Callable, Sequence
 
 from rackscale.plan.report.axis import axis_of, tick_label
 from rackscale.plan.report.chart import Chart, Guide, Line, Mark, card
-from rackscale.plan.report.figures import interval, plain, rate
+from rackscale.plan.report.figures import exponent, interval, plain, rate
 from rackscale.plan.report.markup import Markup
 from rackscale.plan.report.words import layout_words, speed
 from rackscale.plan.sweep.types import Row, Sweep, Value
 from rackscale.plan.types import Band
 
 HUES = 5  # of the style sheet
+MOST_BANDS = 2  # more cannot be told apart
 SINGLE = "frontier"
 
 
@@ -43,7 +44,7 @@ def sweep_chart(sweep: Sweep, across: str, band_of: Callable[[Row], Band | None]
         lines.append(
             Line(
                 points=[(at, band.value) for at, _, band in curve],
-                band=[(at, band.low, band.high) for at, _, band in curve],
+                band=[(at, band.low, band.high) for at, _, band in curve if len(curves) <= MOST_BANDS],
                 kind=kind,
                 label=name or None,
             )
@@ -60,7 +61,7 @@ def sweep_chart(sweep: Sweep, across: str, band_of: Callable[[Row], Band | None]
         marks=marks,
         guides=[Guide(label="knee", x=regime.last) for regime in single[:-1]],
         ribbon=[
-            (regime.first, regime.last, f"exponent {regime.exponent:.2f}: {binding}")
+            (regime.first, regime.last, f"exponent {exponent(regime.exponent)}: {binding}")
             for regime, binding in zip(single, bindings, strict=True)
         ],
     ).drawn()

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from rackscale.plan.report.appendix import folded, operator_table
-from rackscale.plan.report.figures import interval, percent, plain, plural, rate, spread, times
+from rackscale.plan.report.figures import exponent, interval, percent, plain, plural, rate, spread, times
 from rackscale.plan.report.frame import Head, Section, page
 from rackscale.plan.report.markup import Markup, element, joined, style
 from rackscale.plan.report.sweep_chart import is_number, number_words, sweep_chart
@@ -114,7 +114,8 @@ def band_of(row: Row) -> Band | None:
 
 
 def _curves(sweep: Sweep, paths: list[str]) -> list[Section]:
-    across = next((path for path in reversed(paths) if is_number(sweep.rows, path)), None)
+    numbers = [path for path in paths if is_number(sweep.rows, path)]
+    across = max(numbers, key=lambda path: len({row.values[path] for row in sweep.rows}), default=None)
     if not any(row.reached for row in sweep.rows):
         return []
     if across is None:
@@ -157,11 +158,6 @@ def _bars(sweep: Sweep) -> Markup:
         for row, band in found
     ]
     return element("ul", *bars, class_="bars named")
-
-
-def exponent(value: float) -> str:
-    """0.62."""
-    return f"{value:.2f}"
 
 
 def _regimes(sweep: Sweep) -> list[Section]:
