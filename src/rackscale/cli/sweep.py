@@ -1,5 +1,6 @@
 """`rackscale sweep`: what is reached as parts of the system, the model or the requests grow."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -7,6 +8,7 @@ import typer
 from rackscale.cli.options import JsonOption
 from rackscale.cli.output import print_json, progress
 from rackscale.cli.plan import objective_of, speed_of
+from rackscale.core import SpecError
 
 if TYPE_CHECKING:
     from rackscale.plan.sweep import Answer, Fit, Row, Sweep
@@ -59,6 +61,7 @@ def sweep(
     engine: Annotated[
         str, typer.Option(metavar="ENGINE", help="As trtllm, sglang or vllm runs it. auto: their mean.")
     ] = "auto",
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Plan at every value of one thing, or of two, and fit a power law to each regime between knees.
@@ -96,12 +99,25 @@ def sweep(
             total *= len(values)
         task = bar.add_task("planning", total=total)
         result = swept(question, ranges, on_row=lambda _: bar.advance(task))
+    if report is not None:
+        _report(report, result)
     if as_json:
         print_json(_json(result))
         return
     from rackscale.cli.sweep_text import print_sweep  # noqa: PLC0415 (where it is wanted)
 
     print_sweep(result, question)
+
+
+def _report(path: Path, result: "Sweep") -> None:
+    from rackscale.plan.report.sweep_page import sweep_page  # noqa: PLC0415 (where it is wanted)
+
+    try:
+        path.write_text(sweep_page(result), encoding="utf-8")
+    except OSError as error:
+        raise SpecError(
+            f"{path} cannot be written ({error.strerror})", hint="give another --report"
+        ) from None
 
 
 def _json(result: "Sweep") -> dict[str, Any]:

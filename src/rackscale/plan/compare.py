@@ -118,6 +118,8 @@ def _first(question: Question, baseline: str, last: _Side, beliefs: Beliefs) -> 
     """The baseline. A box's experts stay in it, also in combinations that have more boxes."""
     if baseline == "box":
         side = _side(replace(question, role="mixed", chips=None), beliefs)
+        if last.frontier.chips <= side.frontier.chips:
+            return side
         kept = replace(side.level.question, max_ep=side.frontier.chips)
         return replace(side, level=replace(side.level, question=kept))
     domain = question.system.domain_chips
