@@ -21,7 +21,7 @@ def few_batches(monkeypatch):
 
 def brute_force(asked, chips, *, disaggregated):
     """Every layout of a role on its own: seconds for a token, tokens per second and chip of the budget."""
-    every = space.groups(asked, chips, float(PRIORS["routing_skew"][0, 0]))
+    every = space.groups(asked, chips)
     rooms = evaluate.room(asked, every)
     cells = [
         (group, min(batch, np.floor(room)))
@@ -72,10 +72,10 @@ def stairs(tpot, goal):
 
 
 @pytest.mark.parametrize("role", ["mixed", "disaggregated"])
-@pytest.mark.parametrize("limits", [{}, {"ttft_s": 0.25}, {"redundant": 0}])
+@pytest.mark.parametrize("limits", [{}, {"ttft_s": 0.25}, {"redundant": 0, "max_ep": 2}])
 def test_nothing_beats_what_is_found(few_batches, role, limits):
     asked = question(role=role, chips=5, **limits)
-    every = space.groups(asked, 5, float(PRIORS["routing_skew"][0, 0]))
+    every = space.groups(asked, 5)
     fitting = every.take(np.flatnonzero(evaluate.room(asked, every) >= 1))
     run = pools._Run(asked, PRIORS, fitting, 5, pools.Window())
     run.mixed() if role == "mixed" else run.disaggregated()

@@ -18,7 +18,7 @@ def spread(space):
 
 
 def test_wide_groups_of_any_divisor_are_there_with_redundancy():
-    space = spread(groups(KIMI, 72, None))
+    space = spread(groups(KIMI, 72))
     widths = set(space.ep.tolist())
     assert {2, 4, 8, 9, 12, 16, 18, 24, 36, 48, 64, 72} <= widths
     assert (space.slots % space.ep == 0).all()
@@ -34,15 +34,15 @@ def test_groups_span_domains_up_to_576():
 
 
 def test_attention_divides_heads_and_ranks():
-    space = groups(KIMI, 72, None)
+    space = groups(KIMI, 72)
     assert (space.ranks % space.tp == 0).all()
     assert (64 % space.tp == 0).all()
     assert space.tp.max() == 16
-    assert groups(question(system="hgx-h200"), 8, None).tp.max() == 8
+    assert groups(question(system="hgx-h200"), 8).tp.max() == 8
 
 
 def test_experts_are_split_where_their_width_divides():
-    space = groups(KIMI, 72, None)
+    space = groups(KIMI, 72)
     split = space.take(np.flatnonzero((space.ep == 1) & (space.ranks > 1)))
     assert split.ranks.max() == 16
     assert (2048 % split.ranks == 0).all()
@@ -51,18 +51,18 @@ def test_experts_are_split_where_their_width_divides():
 
 @pytest.mark.parametrize(("redundant", "width", "slots"), [(48, 72, {432}), (32, 64, {448}), (0, 64, {384})])
 def test_as_many_redundant_experts_as_are_asked_for(redundant, width, slots):
-    space = spread(groups(dataclasses.replace(KIMI, redundant=redundant), 72, None))
+    space = spread(groups(dataclasses.replace(KIMI, redundant=redundant), 72))
     assert set(space.slots[space.ep == width].tolist()) == slots
 
 
 def test_without_redundancy_ranks_divide_experts():
-    space = spread(groups(dataclasses.replace(KIMI, redundant=0), 72, None))
+    space = spread(groups(dataclasses.replace(KIMI, redundant=0), 72))
     assert 72 not in space.ep
     assert (384 % space.ep == 0).all()
 
 
 def test_a_narrowest_width_is_kept():
-    space = groups(dataclasses.replace(KIMI, max_ep=8), 72, None)
+    space = groups(dataclasses.replace(KIMI, max_ep=8), 72)
     assert space.ep.max() == 8
 
 
@@ -75,7 +75,7 @@ def test_a_model_without_experts_has_no_expert_parallelism():
             layers=tuple(dataclasses.replace(layer, moe=False) for layer in KIMI.model.spec.layers),
         ),
     )
-    space = groups(dataclasses.replace(KIMI, model=dense), 72, None)
+    space = groups(dataclasses.replace(KIMI, model=dense), 72)
     assert (space.ep == 1).all()
     assert len(space)
 
@@ -99,9 +99,10 @@ def test_more_copies_even_out_more():
     assert many > 0.8
 
 
-def test_redundancy_is_worth_something_only_where_the_skew_is_known():
-    blind = spread(groups(KIMI, 72, None))
-    placed = spread(groups(KIMI, 72, 0.5))
-    assert not blind.balance.any()
-    assert (placed.balance[placed.slots > 384] > 0).all()
-    assert not placed.balance[placed.slots == 384].any()
+def test_redundancy_is_worth_something_only_where_the_routers_skew_is_known():
+    fitted, known = spread(groups(KIMI, 72)), spread(groups(dataclasses.replace(KIMI, skew=0.8), 72))
+    assert not fitted.balance.any()
+    assert (fitted.slots - 384 < fitted.ep).all()
+    assert (known.balance[known.slots > 384] > 0).all()
+    assert not known.balance[known.slots == 384].any()
+    assert {384, 432, 480} == set(known.slots[known.ep == 48].tolist())

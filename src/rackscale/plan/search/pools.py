@@ -1,7 +1,7 @@
 """Candidates of both roles: each pool evaluated at every batch, pairs of pools bounded before they are."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import numpy as np
@@ -82,7 +82,7 @@ def batches() -> Array:
 def smallest_fit(question: Question) -> int:
     """Ranks of the smallest group that holds the model and one request at each attention. Raises SpecError
     where not even the widest does."""
-    every = groups(question, WIDEST_EP, None)
+    every = groups(replace(question, skew=None), WIDEST_EP)
     holds = every.ranks[room(question, every) >= 1] if len(every) else np.zeros(0)
     if not len(holds):
         raise SpecError(
@@ -102,7 +102,7 @@ def candidates(question: Question, parameters: Parameters, window: Window) -> Ca
             f"{question.model.name} does not fit {chips} chips of {question.system.name}",
             hint=f"it needs at least {smallest}",
         )
-    every = groups(question, chips, float(parameters["routing_skew"][0, 0]))
+    every = groups(question, chips)
     space = every.take(np.flatnonzero(room(question, every) >= 1))
     run = _Run(question, parameters, space, chips, window)
     if question.role != "disaggregated":

@@ -2,8 +2,11 @@
 
 ranks: divisors of a domain, multiples of four inside of it, whole domains beyond, to 576. tp: powers of two
 that divide heads and ranks. Experts are spread over all ranks of a group, with slots that ranks divide, or
-each is split over all of them. With redundant slots a balancer lays the experts out, and how even that makes
-the ranks is measured on a placement of its own.
+each is split over all of them.
+
+The skew that a fit found is what is left of popularity under the balancers that served rows had, so further
+copies of experts even out nothing there and only fill slots up. Where a question knows its router's skew, a
+placement by this project's balancer says how even redundant copies make the ranks.
 """
 
 from dataclasses import dataclass
@@ -21,7 +24,7 @@ Array = NDArray[np.float64]
 MOST_TP = 16
 MOST_SPLIT = 16  # ranks that an expert is split over
 TRAY = 4  # chips of the smallest host
-EXTRA_SLOTS = (0, 1)  # of each rank, beyond those that experts need
+EXTRA_SLOTS = (0, 1, 2)  # of each rank, beyond those that experts need
 MICRO_BATCHES = (1, 2)
 
 
@@ -61,9 +64,9 @@ def budget(question: Question, smallest: int) -> int:
     return question.chips or domain * max(1, -(-smallest // domain))
 
 
-def groups(question: Question, chips: int, skew: float | None) -> Groups:
+def groups(question: Question, chips: int) -> Groups:
     """All that are legal within so many chips, in order of their ranks; simple ones before others of their
-    size. skew: of experts' popularity, which redundant copies are placed for; None: they even out nothing."""
+    size."""
     spec = question.model.spec
     moe = spec.moe
     experts, top_k = (moe.router.num_experts, moe.router.top_k) if moe else (1, 1)
@@ -78,11 +81,9 @@ def groups(question: Question, chips: int, skew: float | None) -> Groups:
             if moe is None or ranks == 1 or ranks > (question.max_ep or WIDEST_EP):
                 continue
             for slots in _slots(question, experts, ranks):
-                balance = (
-                    0.0
-                    if slots == experts or skew is None
-                    else balance_of(experts, top_k, skew, ranks, slots)
-                )
+                balance = 0.0
+                if question.skew is not None and slots > experts:
+                    balance = balance_of(experts, top_k, question.skew, ranks, slots)
                 rows += [
                     (number, ranks, tp, ranks, slots, micro, balance)
                     for number in range(len(question.formats()))
@@ -130,7 +131,8 @@ def _slots(question: Question, experts: int, ranks: int) -> list[int]:
         slots = -(-(experts + question.redundant) // ranks) * ranks
         return [slots] if question.redundant or slots == experts else []
     fewest = -(-experts // ranks) * ranks
-    return [fewest + extra * ranks for extra in EXTRA_SLOTS if fewest + extra * ranks <= experts * ranks]
+    extras = (0,) if question.skew is None else EXTRA_SLOTS
+    return [fewest + extra * ranks for extra in extras if fewest + extra * ranks <= experts * ranks]
 
 
 @cache
