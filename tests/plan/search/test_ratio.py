@@ -1,8 +1,10 @@
 """Prompts' groups to answers' groups."""
 
+import dataclasses
+
 import numpy as np
 
-from rackscale.plan.search.ratio import MOST_BUSY, MOST_GROUPS, Sides, pairs
+from rackscale.plan.search.ratio import MOST_BUSY, MOST_GROUPS, Sides, fewest_chips, pairs
 
 SIDES = Sides(
     decode_ranks=np.array([8.0, 4.0]),
@@ -14,9 +16,10 @@ SIDES = Sides(
 
 
 def all_pairs(chips, more):
+    found = [pairs(SIDES, np.arange(2), groups, chips, more) for groups in range(1, MOST_GROUPS + 1)]
     return [
         row
-        for some in pairs(SIDES, chips, more)
+        for some in found
         for row in zip(some.decode, some.prefill, some.decode_groups, some.prefill_groups, strict=True)
     ]
 
@@ -45,3 +48,17 @@ def test_the_fewest_come_first():
 
 def test_no_chips_no_pairs():
     assert not all_pairs(4, 3)
+
+
+def test_no_pair_has_fewer_chips_than_the_bound():
+    for decode, prefill, answers, prompts in all_pairs(64, MOST_GROUPS):
+        chips = answers * SIDES.decode_ranks[decode] + prompts * SIDES.prefill_ranks[prefill]
+        assert chips >= fewest_chips(SIDES, int(answers))[decode] - 1e-9
+
+
+def test_without_prefill_pools_no_number_of_chips_is_enough():
+    none = dataclasses.replace(
+        SIDES, prefill_ranks=np.zeros(0), each_s=np.zeros(0), same=np.zeros((2, 0), dtype=bool)
+    )
+    assert np.isinf(fewest_chips(none, 1)).all()
+    assert not len(pairs(none, np.arange(2), 1, 64))

@@ -26,7 +26,7 @@ Flags = NDArray[np.bool_]
 
 NEWEST = date(2026, 6, 30)  # of the rows of the fit: engines are taken as they were then
 CHUNK = 8192  # layouts evaluated at once: their arrays stay in the processor's cache
-ITERATIONS = 20
+ITERATIONS = 14
 
 
 def work_of(question: Question, groups: Groups) -> Work:

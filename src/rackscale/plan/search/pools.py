@@ -12,7 +12,7 @@ from rackscale.cost import Parameters
 from rackscale.plan.question import WIDEST_EP, Question
 from rackscale.plan.search.evaluate import CHUNK, Deployments, Prompts, decode_steps, prompts, room, steady
 from rackscale.plan.search.frontier import Stairs, nondominated, staircase
-from rackscale.plan.search.ratio import MORE_PREFILL, MOST_GROUPS, Pairs, Sides, pairs
+from rackscale.plan.search.ratio import MORE_PREFILL, MOST_GROUPS, Pairs, Sides, fewest_chips, pairs
 from rackscale.plan.search.space import Groups, budget, groups
 
 Array = NDArray[np.float64]
@@ -182,9 +182,12 @@ class _Run:
             each_s=own.each,
             same=decode.weights[:, None] == prefill.weights,
         )
-        for some in pairs(sides, self.chips, MORE_PREFILL if question.ttft_s is None else MOST_GROUPS):
-            bound = self._bound(some, sides)
-            for block in self._blocks(some, bound, tpot[some.decode]):
+        more = MORE_PREFILL if question.ttft_s is None else MOST_GROUPS
+        for number in range(1, MOST_GROUPS + 1):
+            used = fewest_chips(sides, number)
+            hopeful = self._tokens(sides, number) / used > self._reached(tpot)
+            some = pairs(sides, np.flatnonzero(hopeful & (used <= self.chips)), number, self.chips, more)
+            for block in self._blocks(some, self._bound(some, sides, number), tpot[some.decode]):
                 self.searched += len(block)
                 deployments = Deployments(
                     disaggregated=np.ones(len(block), dtype=np.bool_),
@@ -212,22 +215,30 @@ class _Run:
         batch, group = np.nonzero(fresh & (tpot <= self.window.slowest_s))
         return group, sequences[batch, group], seconds[batch, group], tpot[batch, group]
 
-    def _bound(self, some: Pairs, sides: Sides) -> Array:
-        """Tokens per second and chip of the budget that pairs cannot exceed: those of the decode groups, and
-        no request waits when a benchmark begins."""
-        question = self.question
-        tokens = question.mean_length * (question.isl + question.osl)
-        most = sides.rate[some.decode] * some.decode_groups * tokens * (self.chips // _chips(some, sides))
-        return np.asarray(most / self.chips / float(self.parameters["ramp_disaggregated"][0, 0]))
+    def _tokens(self, sides: Sides, groups: int) -> Array:
+        """Tokens per second [A] that a deployment with so many decode groups cannot exceed: those of the
+        groups, when no request waits as a benchmark begins."""
+        tokens = self.question.mean_length * (self.question.isl + self.question.osl)
+        ramp = float(self.parameters["ramp_disaggregated"][0, 0])
+        return np.asarray(groups * sides.rate * tokens / ramp)
+
+    def _bound(self, some: Pairs, sides: Sides, groups: int) -> Array:
+        """Tokens per second and chip of the budget that pairs cannot exceed."""
+        prefill = some.prefill_groups * sides.prefill_ranks[some.prefill]
+        copies = self.chips // (groups * sides.decode_ranks[some.decode] + prefill)
+        return np.asarray(self._tokens(sides, groups)[some.decode] * copies / self.chips)
+
+    def _reached(self, tpot: Array) -> Array:
+        """What was found already at such speeds."""
+        return self.stairs.reached(np.maximum(tpot, self.window.fastest_s))
 
     def _blocks(self, some: Pairs, bound: Array, tpot: Array) -> Iterator[Pairs]:
         """Those whose bound is above what was found, also while they are looked at; the highest bounds first.
         tpot, bound: of the pairs."""
-        cost = np.maximum(tpot, self.window.fastest_s)
         order = np.argsort(-bound, kind="stable")
         for start in range(0, len(order), CHUNK):
             numbers = order[start : start + CHUNK]
-            numbers = numbers[bound[numbers] > self.stairs.reached(cost[numbers])]
+            numbers = numbers[bound[numbers] > self._reached(tpot[numbers])]
             if len(numbers):
                 yield some.take(numbers)
 
@@ -246,13 +257,6 @@ class _Run:
         few = scored.take(np.flatnonzero(good))
         self.stairs.add(few.cost, few.goal)
         self.found = self.found.joined(few)
-
-
-def _chips(some: Pairs, sides: Sides) -> Array:
-    return (
-        some.decode_groups * sides.decode_ranks[some.decode]
-        + some.prefill_groups * sides.prefill_ranks[some.prefill]
-    )
 
 
 def _best_of_each(pool: Groups, *costs: Array) -> Numbers:

@@ -1,6 +1,5 @@
 """How many groups of prompts go with how many of answers, in whole ranks within a budget of chips."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,23 +48,34 @@ class Sides:
     same: NDArray[np.bool_]
 
 
-def pairs(sides: Sides, chips: int, more_prefill: int = MORE_PREFILL) -> Iterator[Pairs]:
-    """All within the chips whose prefill ranks keep up, one number of decode groups after the other. For each
+def pairs(sides: Sides, decode: Numbers, groups: int, chips: int, more_prefill: int = MORE_PREFILL) -> Pairs:
+    """All within the chips whose prefill ranks keep up, of these decode pools with so many groups. For each
     the fewest prefill groups that keep up, and so many numbers of them in all."""
-    for groups in range(1, MOST_GROUPS + 1):
-        decode = np.flatnonzero(groups * sides.decode_ranks < chips)
-        if not len(decode):
-            return
-        fewest = np.ceil(groups * sides.rate[decode][:, None] * sides.each_s / MOST_BUSY)
-        left = (chips - groups * sides.decode_ranks[decode])[:, None]
-        for more in range(more_prefill):
-            needed = fewest + more
-            legal = sides.same[decode] & (needed * sides.prefill_ranks <= left) & (needed <= MOST_GROUPS)
-            row, column = np.nonzero(legal)
-            if len(row):
-                yield Pairs(
-                    decode=decode[row],
-                    prefill=column,
-                    decode_groups=np.full(len(row), float(groups)),
-                    prefill_groups=needed[row, column],
-                )
+    fewest = np.ceil(groups * sides.rate[decode][:, None] * sides.each_s / MOST_BUSY)
+    left = (chips - groups * sides.decode_ranks[decode])[:, None]
+    found: list[tuple[Numbers, Numbers, Array]] = []
+    for more in range(more_prefill):
+        needed = fewest + more
+        legal = sides.same[decode] & (needed * sides.prefill_ranks <= left) & (needed <= MOST_GROUPS)
+        row, column = np.nonzero(legal)
+        if not len(row):
+            break
+        found.append((decode[row], column, needed[row, column]))
+    rows, columns, prefill_groups = (
+        np.concatenate(part) for part in zip(*found or [(decode[:0], decode[:0], np.zeros(0))], strict=True)
+    )
+    return Pairs(
+        decode=rows,
+        prefill=columns,
+        decode_groups=np.full(len(rows), float(groups)),
+        prefill_groups=prefill_groups,
+    )
+
+
+def fewest_chips(sides: Sides, groups: int) -> Array:
+    """Of any deployment [A] with so many groups of a decode pool: a bound from below, ranks in parts."""
+    if not len(sides.each_s):
+        return np.full(len(sides.rate), np.inf)
+    each = (sides.each_s * sides.prefill_ranks).min() / MOST_BUSY
+    prefill = np.maximum(groups * sides.rate * each, sides.prefill_ranks.min())
+    return np.asarray(groups * sides.decode_ranks + prefill)
