@@ -13,6 +13,7 @@ import hashlib
 import importlib.metadata
 import json
 import re
+import resource
 import statistics
 import sys
 import tempfile
@@ -34,6 +35,7 @@ from rackscale.plan.inferencex import Rows, read_rows
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "planners.json"
 AICONFIGURATOR = "0.12.0"
+TIMED = 24  # records
 PEER = f"aiconfigurator-{AICONFIGURATOR}"  # in the cache
 PLANS = {
     "rackscale": (
@@ -102,11 +104,18 @@ def visit(command: Sequence[str | Path]) -> dict[str, Any]:
 
 
 def timed_plan(command: Sequence[str | Path]) -> dict[str, Any]:
-    """Seconds of a whole plan with its imports, and the most MB that it was resident with."""
-    start = time.perf_counter()
+    """Seconds of a whole plan with its imports, on the clock and of the processor, and the most MB that it
+    was resident with."""
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     _, peak_gb = watched(command, {"OMP_NUM_THREADS": "1"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     words = [Path(str(command[0])).name, *(str(word) for word in command[1:])]
-    return {"command": " ".join(words), "seconds": time.perf_counter() - start, "peak_mb": peak_gb * 1e3}
+    return {
+        "command": " ".join(words),
+        "seconds": time.perf_counter() - start,
+        "cpu_s": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+        "peak_mb": peak_gb * 1e3,
+    }
 
 
 def refused(answers: Sequence[Mapping[str, Any]]) -> dict[str, int]:
@@ -178,14 +187,26 @@ def ask_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]], *, agai
             found = visit((python, "-P", HERE / "peers" / "drive_aiconfigurator.py", file.name))
         path.write_text(json.dumps({"when": time.strftime("%F %T"), **found}), encoding="utf-8")
     kept: Entry = json.loads(path.read_text(encoding="utf-8"))
-    of_text = dict(zip(distinct, kept.pop("answers"), strict=True))
-    seconds = [answer["seconds"] for answer in of_text.values()]
+    of_text = dict(zip(distinct, kept["answers"], strict=True))
+    return {"when": kept["when"], "distinct": len(distinct), "answers": [of_text[text] for text in texts]}
+
+
+def time_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]]) -> Entry:
+    """Processor's seconds for a record, of some that are chosen evenly, and what it has in memory then."""
+    distinct = list(dict.fromkeys(json.dumps(record, sort_keys=True) for record in given))
+    count = min(TIMED, len(distinct))
+    chosen = [distinct[len(distinct) * at // count] for at in range(count)]
+    python = cache.environment(PEER, [f"aiconfigurator=={AICONFIGURATOR}"])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(f"[{','.join(chosen)}]")
+        file.flush()
+        found = visit((python, "-P", HERE / "peers" / "drive_aiconfigurator.py", file.name))
+    seconds = [answer["cpu_s"] for answer in found.pop("answers")]
     return {
-        **kept,
-        "asked": len(distinct),
-        "seconds": sum(seconds),
-        "row_s": statistics.median(seconds),
-        "answers": [of_text[text] for text in texts],
+        **found,
+        "timed": count,
+        "row_cpu_s": statistics.median(seconds),
+        "mean_cpu_s": statistics.fmean(seconds),
     }
 
 
@@ -216,9 +237,9 @@ def ask_rackscale(
     entry = {
         "import_s": first["import_s"],
         "peak_mb": first["peak_mb"],
-        "asked": len(chosen),
-        "seconds": min(first["all_s"], second["all_s"]),
-        "row_s": statistics.median([*first["alone_s"], *second["alone_s"]]),
+        "timed": len(chosen),
+        "row_cpu_s": statistics.median([*first["row_cpu_s"], *second["row_cpu_s"]]),
+        "mean_cpu_s": min(first["mean_cpu_s"], second["mean_cpu_s"]),
         "versions": {"rackscale": importlib.metadata.version("rackscale")},
     }
     return entry, visit((*command, "--cross-validate"))["answers"], peer
@@ -234,7 +255,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
     def theirs() -> Peer:
         try:
-            found = ask_aiconfigurator(cache, [given[number] for number in chosen], again=options.again)
+            asked = [given[number] for number in chosen]
+            found = ask_aiconfigurator(cache, asked, again=options.again)
+            found |= time_aiconfigurator(cache, asked)
         except MissingError as error:
             missing["aiconfigurator"] = str(error)
             return None, None

@@ -49,12 +49,16 @@ def print_report(result: Mapping[str, Any]) -> None:
     console.print(table)
     for planner, entry in result["planners"].items():
         console.print(
-            f"{planner}: {entry['seconds']:.2f} s for {entry['asked']} rows, {entry['row_s'] * 1e3:.0f} ms"
-            f" for one, {entry['peak_mb']:.0f} MB, {entry['import_s']:.1f} s of imports"
+            f"{planner}: {entry['row_cpu_s'] * 1e3:.0f} ms for one row,"
+            f" {entry['mean_cpu_s'] * 1e3:.1f} ms each of many, {entry['import_s']:.1f} s of imports,"
+            f" {entry['peak_mb']:.0f} MB"
         )
         if "plan" in entry:
             plan = entry["plan"]
-            console.print(f"  a plan: {plan['seconds']:.1f} s, {plan['peak_mb']:.0f} MB: {plan['command']}")
+            console.print(
+                f"  a plan: {plan['cpu_s']:.1f} s of the processor, {plan['seconds']:.1f} s on the clock,"
+                f" {plan['peak_mb']:.0f} MB: {plan['command']}"
+            )
         for reason, count in entry["refused"].items():
             console.print(f"  refused: {count} of {reason[:100]}")
     for name, reason in result["missing"].items():

@@ -80,7 +80,7 @@ def test_runs_of_the_same_record_are_asked_once_and_answers_are_kept(planners, t
 
     def visit(command):
         asked.append(planners.json.loads(Path(command[-1]).read_text(encoding="utf-8")))
-        answers = [{"tpot": float(at), "seconds": 1.0 + at} for at in range(len(asked[-1]))]
+        answers = [{"tpot": float(at), "cpu_s": 1.0 + at} for at in range(len(asked[-1]))]
         return {"answers": answers, "import_s": 1.0, "peak_mb": 2.0}
 
     monkeypatch.setattr(planners, "visit", visit)
@@ -88,8 +88,11 @@ def test_runs_of_the_same_record_are_asked_once_and_answers_are_kept(planners, t
     for again in (False, False, True):
         found = planners.ask_aiconfigurator(cache, given, again=again)
         assert [answer["tpot"] for answer in found["answers"]] == [0.0, 1.0, 0.0]
-        assert (found["asked"], found["seconds"], found["row_s"]) == (2, 3.0, 1.5)
+        assert found["distinct"] == 2
     assert asked == [[{"a": 1}, {"a": 2}]] * 2
+    timed = planners.time_aiconfigurator(cache, given)
+    assert (timed["timed"], timed["row_cpu_s"], timed["mean_cpu_s"]) == (2, 1.5, 1.5)
+    assert len(asked) == 3
 
 
 def test_a_metric_that_no_row_has_is_no_error(planners):
