@@ -9,7 +9,6 @@ is by a fit that has not seen the row's configuration. Its time and memory are t
 """
 
 import argparse
-import hashlib
 import importlib.metadata
 import json
 import re
@@ -171,24 +170,28 @@ def rounded(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
 
 
 def ask_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]], *, again: bool) -> Entry:
-    """Answers to all records, and what they took. Runs repeated on another day are the same record, which is
-    asked once. Answers are kept in the cache, and asked for anew where records differ. Raises MissingError
-    where it fails as a whole."""
+    """Answers to all records. Runs repeated on another day are the same record, which is asked once; answers
+    are kept in the cache. Raises MissingError where it fails as a whole."""
+    path = cache.path / f"{PEER}-answers.json"
+    kept: dict[str, Any] = {}
+    if path.exists() and not again:
+        kept = json.loads(path.read_text(encoding="utf-8"))
     texts = [json.dumps(record, sort_keys=True) for record in given]
     distinct = list(dict.fromkeys(texts))
-    asked = f"[{','.join(distinct)}]"
-    name = f"{PEER}-answers-{hashlib.sha256(asked.encode()).hexdigest()[:16]}.json"
-    path = cache.path / name
-    if again or not path.exists():
-        python = cache.environment(PEER, [f"aiconfigurator=={AICONFIGURATOR}"])
-        with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-            file.write(asked)
-            file.flush()
-            found = visit((python, "-P", HERE / "peers" / "drive_aiconfigurator.py", file.name))
-        path.write_text(json.dumps({"when": time.strftime("%F %T"), **found}), encoding="utf-8")
-    kept: Entry = json.loads(path.read_text(encoding="utf-8"))
-    of_text = dict(zip(distinct, kept["answers"], strict=True))
-    return {"when": kept["when"], "distinct": len(distinct), "answers": [of_text[text] for text in texts]}
+    new = [text for text in distinct if text not in kept]
+    if new:
+        kept |= dict(zip(new, drive_aiconfigurator(cache, new)["answers"], strict=True))
+        path.write_text(json.dumps(kept), encoding="utf-8")
+    return {"distinct": len(distinct), "asked_now": len(new), "answers": [kept[text] for text in texts]}
+
+
+def drive_aiconfigurator(cache: Cache, texts: Sequence[str]) -> Entry:
+    """What the driver says of these records, in a new process of the peer's own environment."""
+    python = cache.environment(PEER, [f"aiconfigurator=={AICONFIGURATOR}"])
+    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(f"[{','.join(texts)}]")
+        file.flush()
+        return visit((python, "-P", HERE / "peers" / "drive_aiconfigurator.py", file.name))
 
 
 def time_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]]) -> Entry:
@@ -196,11 +199,7 @@ def time_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]]) -> Ent
     distinct = list(dict.fromkeys(json.dumps(record, sort_keys=True) for record in given))
     count = min(TIMED, len(distinct))
     chosen = [distinct[len(distinct) * at // count] for at in range(count)]
-    python = cache.environment(PEER, [f"aiconfigurator=={AICONFIGURATOR}"])
-    with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
-        file.write(f"[{','.join(chosen)}]")
-        file.flush()
-        found = visit((python, "-P", HERE / "peers" / "drive_aiconfigurator.py", file.name))
+    found = drive_aiconfigurator(cache, chosen)
     seconds = [answer["cpu_s"] for answer in found.pop("answers")]
     return {
         **found,

@@ -93,6 +93,8 @@ def test_runs_of_the_same_record_are_asked_once_and_answers_are_kept(planners, t
     timed = planners.time_aiconfigurator(cache, given)
     assert (timed["timed"], timed["row_cpu_s"], timed["mean_cpu_s"]) == (2, 1.5, 1.5)
     assert len(asked) == 3
+    planners.ask_aiconfigurator(cache, [*given, {"a": 3}], again=False)
+    assert asked[-1] == [{"a": 3}]
 
 
 def test_a_metric_that_no_row_has_is_no_error(planners):
