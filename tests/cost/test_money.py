@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rackscale.core import SpecError
-from rackscale.cost.money import tokens_per_usd, usd_per_hour_of, usd_per_mtok
+from rackscale.cost.money import usd_per_hour_of, usd_per_mtok
 
 
 def test_a_million_tokens():
@@ -13,8 +13,8 @@ def test_a_million_tokens():
 
 
 @given(st.floats(1, 1e6), st.floats(0.1, 100))
-def test_dollars_and_tokens_are_inverse(rate, price):
-    assert tokens_per_usd(rate, price) * usd_per_mtok(rate, price) == pytest.approx(1e6)
+def test_an_hour_s_tokens_cost_an_hour(rate, price):
+    assert usd_per_mtok(rate, price) * rate * 3600 / 1e6 == pytest.approx(price)
 
 
 def test_tiers_by_name():

@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from rackscale.cost.power import joules_per_token
 from rackscale.plan.question import Question
 from rackscale.plan.report.figures import dollars, interval, plain, rate, seconds
 from rackscale.plan.report.words import pool_words, split_words
@@ -88,7 +89,9 @@ def _figures(plan: Plan, question: Question) -> Table:
     table.add_row("", seconds(point.ttft_p99_s), "99th percentile, requests at random", "")
     watts = question.system.power_w[question.power]
     power = f"{plain(watts / 1000)} kW a chip, {question.power}"
+    energy = joules_per_token(point.tokens_per_s_per_chip.value, watts)
     table.add_row("  Power", rate(point.tokens_per_s_per_mw), "tokens/s per MW", power)
+    table.add_row("", f"{plain(energy)} J", "for each token, input or output", "")
     price = f"{dollars(question.system.usd_per_chip_hour[question.price])} a chip-hour, {question.price}"
     table.add_row("  Price", dollars(point.usd_per_mtok), "per million tokens", price)
     table.add_row("  Size", f"{point.chips} chips", f"{point.concurrency:,.0f} requests at once", "")

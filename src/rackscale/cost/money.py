@@ -20,8 +20,3 @@ def usd_per_hour_of(usd_per_chip_hour: Mapping[str, float], name: str) -> float:
 def usd_per_mtok(tokens_per_s_per_chip: float, usd_per_chip_hour: float) -> float:
     """Dollars for a million tokens, input and output counted alike."""
     return usd_per_chip_hour / (tokens_per_s_per_chip * SECONDS_PER_HOUR) * TOKENS_PER_MTOK
-
-
-def tokens_per_usd(tokens_per_s_per_chip: float, usd_per_chip_hour: float) -> float:
-    """Tokens for a dollar."""
-    return TOKENS_PER_MTOK / usd_per_mtok(tokens_per_s_per_chip, usd_per_chip_hour)

@@ -1,8 +1,8 @@
 """Which groups of ranks are looked at.
 
-ranks: divisors of a domain, multiples of four inside of it, whole domains beyond, to 576. tp: powers of two
-that divide heads and ranks. Experts are spread over all ranks of a group, with slots that ranks divide, or
-each is split over all of them.
+ranks: one, even divisors of a domain and multiples of four inside of it, whole domains beyond, to 576; an odd
+number would have single chips of many hosts. tp: powers of two that divide heads and ranks. Experts are spread
+over all ranks of a group, with slots that ranks divide, or each is split over all of them.
 
 The skew that a fit found is what is left of popularity under the balancers that served rows had, so further
 copies of experts even out nothing there and only fill slots up. Where a question knows its router's skew, a
@@ -106,7 +106,8 @@ def ranks_of(question: Question, chips: int) -> list[int]:
     """Sizes of groups, rising."""
     domain = question.system.domain_chips
     most = min(chips, WIDEST_EP)
-    inside = {size for size in range(1, domain + 1) if domain % size == 0 or size % TRAY == 0 or size == 2}
+    even = range(2, domain + 1, 2)
+    inside = {1, 2, domain, *(size for size in even if domain % size == 0 or size % TRAY == 0)}
     beyond = set(range(2 * domain, most + 1, domain))
     return sorted(size for size in inside | beyond if size <= most)
 
