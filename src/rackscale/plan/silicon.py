@@ -86,7 +86,7 @@ def read_silicon(table: SiliconTable) -> Mapping[str, NDArray[Any]]:
     except (OSError, pa.ArrowInvalid) as error:
         raise SpecError(f"{table.path} cannot be read: {error}", hint="give a Parquet file") from None
     columns: dict[str, NDArray[Any]] = {
-        name: np.asarray(whole[name].to_pylist()) for name in whole.column_names
+        name: whole[name].to_numpy(zero_copy_only=False) for name in whole.column_names
     }
     if "latency" in columns:
         columns["seconds"] = columns["latency"].astype(np.float64) / MS_PER_S

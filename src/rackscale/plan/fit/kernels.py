@@ -241,13 +241,17 @@ _RULES: Mapping[str, tuple[str, _Rule]] = {
 def _groups(columns: Columns, *names: str) -> Iterator[tuple[Any, Columns]]:
     """Rows that have the same in these columns: what they have (one text where one name is given, else a
     tuple of texts), and their columns."""
-    keys = np.stack([columns[name].astype(str) for name in names], 1)
-    if not len(keys):
-        return
-    for key in np.unique(keys, axis=0):
-        chosen = (keys == key).all(1)
-        found = {name: values[chosen] for name, values in columns.items()}
-        yield (tuple(key.tolist()) if len(names) > 1 else str(key[0])), found
+    texts, numbers = zip(*(np.unique(columns[name], return_inverse=True) for name in names), strict=True)
+    keys, of_row = np.unique(np.stack(numbers), axis=1, return_inverse=True)
+    order = np.argsort(of_row.ravel(), kind="stable")
+    bounds = np.searchsorted(of_row.ravel()[order], np.arange(keys.shape[1] + 1))
+    for place, key in enumerate(keys.T):
+        chosen = order[bounds[place] : bounds[place + 1]]
+        told = tuple(str(values[number]) for values, number in zip(texts, key, strict=True))
+        yield (
+            (told if len(names) > 1 else told[0]),
+            {name: values[chosen] for name, values in columns.items()},
+        )
 
 
 def _shape(**told: Any) -> Shape:
