@@ -26,6 +26,7 @@ UNITS = {
     Objective.USD: "tokens per dollar",
 }
 WHICH_RACK, WHICH_MODEL = "which rack suits this model", "which model shape suits this rack"
+WHICH_LENGTHS = "which lengths suit both"
 
 
 def sweep(
@@ -90,20 +91,20 @@ def _at(question: Question, vary: Vary, values: Mapping[str, Value]) -> Question
 
 def _planned(values: Mapping[str, Value], question: Question, beliefs: Beliefs) -> Row:
     try:
-        frontier = search(replace(question, interactivity=None), beliefs.best)
+        found = best(question, beliefs.best)
     except SpecError as error:
         return Row(values=values, deployment=None, reached=None, why=error.what)
-    found = best(question, beliefs.best, frontier)
     if found is None:
-        fastest = float(frontier.tokens_per_s_per_user.max()) if len(frontier) else 0.0
-        why = (
-            f"users get {fastest:.3g} tokens/s at most"
-            if fastest
-            else "users wait too long for a first token"
-        )
-        return Row(values=values, deployment=None, reached=None, why=why)
+        return Row(values=values, deployment=None, reached=None, why=_why_not(question, beliefs))
     (deployment,) = described(question, found, beliefs)
     return Row(values=values, deployment=deployment, reached=_reached(deployment, question.objective))
+
+
+def _why_not(question: Question, beliefs: Beliefs) -> str:
+    frontier = search(replace(question, interactivity=None), beliefs.best)
+    if not len(frontier):
+        return "users wait too long for a first token"
+    return f"users get {float(frontier.tokens_per_s_per_user.max()):.3g} tokens/s at most"
 
 
 def _reached(deployment: PlannedDeployment, objective: Objective) -> float:
@@ -147,8 +148,15 @@ def _answer(question: Question, vary: Vary, rows: Sequence[Row], beliefs: Belief
     single = len(vary) == 1 and not axis.names
     as_is = _planned({}, question, beliefs).reached
     return Answer(
-        question=WHICH_MODEL if all(axis.path.startswith("model") for axis, _ in vary) else WHICH_RACK,
+        question=_which([axis.path.partition(".")[0] for axis, _ in vary]),
         best=most,
         gain=most.reached / as_is if as_is else None,
         least=min(near, key=lambda row: float(row.values[axis.path])) if single else None,
     )
+
+
+def _which(parts: Sequence[str]) -> str:
+    """parts: first words of paths."""
+    if "system" in parts:
+        return WHICH_RACK
+    return WHICH_MODEL if "model" in parts else WHICH_LENGTHS
