@@ -45,5 +45,6 @@ def work(spec=None, *, systems=("hgx-h200",), experts="fp8", recipe=0, balance=0
         layouts=columns,
         precision=Precision.of(formats, formats, formats, np.ones(num_rows)),
         recipe=np.full(num_rows, recipe),
+        engine=np.full(num_rows, -1),
         balance=np.full(num_rows, balance),
     )

@@ -22,6 +22,7 @@ def kimi_in_a_box():
         layouts=layouts(ranks=8, tp=8, ep=1, slots=384),
         precision=Precision.of(["int4"], ["bf16"], ["bf16"], np.array([2.0])),
         recipe=np.array([0]),
+        engine=np.array([-1]),
         balance=np.zeros(1),
     )
 
@@ -53,6 +54,7 @@ def test_what_does_not_fit_has_no_room():
         layouts=layouts(ranks=[1.0, 1.0], tp=1, ep=1, slots=384),
         precision=Precision.of(["int4"] * 2, ["bf16"] * 2, ["bf16"] * 2, np.ones(2)),
         recipe=np.zeros(2, dtype=np.intp),
+        engine=np.zeros(2, dtype=np.intp),
         balance=np.zeros(2),
     )
     room = sequences_that_fit(one, np.array([9216.0]), np.array([0.9]), np.array([False, True]))

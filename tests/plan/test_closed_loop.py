@@ -73,6 +73,14 @@ def test_prompts_do_not_stall_answers_of_other_ranks(tmp_path):
     assert together[1] / together[0] > 1.3
 
 
+def test_what_the_host_remembers_is_not_computed_again(tmp_path):
+    case = case_of(tmp_path, {**POOLS, "isl": "8192", "conc": "512"})
+    known = dataclasses.replace(case, cached=0.8 * case.isl)
+    cold, warm = closed_loop(case, PRIORS), closed_loop(known, PRIORS)
+    assert warm.ttft_s < cold.ttft_s
+    assert warm.prompt_s < cold.prompt_s / 2
+
+
 def test_drafts_that_are_accepted_shorten_the_time_per_token(tmp_path):
     case = case_of(tmp_path, {**ROW, "spec_method": "mtp", "conc": "4"})
     few, many = (closed_loop(case, changed(PRIORS, accepted_drafts=accepted)) for accepted in (0.2, 1.5))

@@ -11,7 +11,22 @@ from typing import Annotated
 import typer
 
 from rackscale import __version__
-from rackscale.cli import catalog, evaluate, export, frontend, generate, host, quantize, replay, serve, top, validate
+from rackscale.cli import (
+    catalog,
+    compare,
+    evaluate,
+    export,
+    frontend,
+    generate,
+    host,
+    plan,
+    quantize,
+    replay,
+    serve,
+    sweep,
+    top,
+    validate,
+)
 from rackscale.core import RackscaleError
 
 EXIT_USAGE = 2
@@ -32,6 +47,9 @@ for verb in (
     evaluate.evaluate,
     quantize.quantize,
     catalog.catalog,
+    plan.plan,
+    compare.compare,
+    sweep.sweep,
     validate.validate,
     export.export,
     replay.replay,

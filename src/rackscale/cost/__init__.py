@@ -6,7 +6,8 @@ from rackscale.cost.formats import Precision
 from rackscale.cost.layouts import Layouts
 from rackscale.cost.parameters import Parameters, draws, fitted, from_priors
 from rackscale.cost.shape import Shape
-from rackscale.cost.step import Batch, Step, Work, step
+from rackscale.cost.step import Step, step
+from rackscale.cost.work import Batch, Work
 
 __all__ = [
     "Batch",

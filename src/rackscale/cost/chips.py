@@ -18,7 +18,8 @@ MATHS = ("bf16", "fp8", "fp4")  # rows of `tensor_flops`
 class Chips:
     """Datasheet rates, [R] each. tensor_flops: [3, R] dense FLOP/s by `MATHS`; a format that a chip has no
     units for runs at the next wider one's rate. generation: number in `GROUPS`, -1 for one never measured.
-    fabric_bytes_per_s, network_bytes_per_s: a chip's, one direction, inside a domain and out of it."""
+    fabric_bytes_per_s, network_bytes_per_s: a chip's, one direction, inside a domain and out of it;
+    host_bytes_per_s: to its host's memory. tdp_w: thermal design power, watts."""
 
     generation: NDArray[np.intp]
     tensor_flops: Array
@@ -27,6 +28,8 @@ class Chips:
     domain: Array
     fabric_bytes_per_s: Array
     network_bytes_per_s: Array
+    host_bytes_per_s: Array
+    tdp_w: Array
 
     @classmethod
     def of(cls, systems: Sequence[SystemSpec]) -> Self:
@@ -50,6 +53,8 @@ class Chips:
             domain=column([system.domain_chips for system in systems]),
             fabric_bytes_per_s=column([system.scale_up_bytes_per_s for system in systems]),
             network_bytes_per_s=column([system.scale_out_bytes_per_s for system in systems]),
+            host_bytes_per_s=column([system.host_link_bytes_per_s for system in systems]),
+            tdp_w=column([system.chip.tdp_w for system in systems]),
         )
 
 

@@ -15,7 +15,7 @@ class Estimate:
     layout, row or draw.
 
     `a + b`: one after the other. `a | b`: overlapped, as long as the longer. `n * a`: n times.
-    flops, bytes_hbm, bytes_link: of one chip. joules: of one chip, drawn by this work above idling.
+    flops, bytes_hbm, bytes_link, joules: of one chip.
     """
 
     seconds: Array = 0.0
@@ -23,6 +23,8 @@ class Estimate:
     bytes_hbm: Array = 0.0
     bytes_link: Array = 0.0
     joules: Array = 0.0
+
+    __array_ufunc__ = None  # so that an array times an estimate is ours to compute
 
     def __add__(self, other: Self) -> Self:
         return type(self)(**{name: getattr(self, name) + getattr(other, name) for name in _NAMES})
@@ -38,6 +40,11 @@ class Estimate:
         """The same work in other time."""
         kept = {name: getattr(self, name) for name in _NAMES if name != "seconds"}
         return type(self)(seconds=seconds, **kept)
+
+    def drawing(self, watts: Array) -> Self:
+        """The same with the energy that so many watts take in its time."""
+        kept = {name: getattr(self, name) for name in _NAMES if name != "joules"}
+        return type(self)(joules=self.seconds * watts, **kept)
 
 
 _NAMES = tuple(field.name for field in fields(Estimate))

@@ -21,8 +21,8 @@ def chances(experts: int, top_k: int, skew: float) -> Array:
 
     Those that would be above 1 are 1, and the others share what is left.
     """
-    weights = np.arange(1, experts + 1, dtype=np.float64) ** -skew
-    share = top_k * weights / weights.sum()
+    weights: Array = np.arange(1, experts + 1, dtype=np.float64) ** -skew
+    share: Array = top_k * weights / weights.sum()
     while (share > 1 + 1e-12).any():
         full = share >= 1
         share = np.where(full, 1.0, (top_k - full.sum()) * weights / weights[~full].sum())
@@ -35,7 +35,8 @@ def touched(tokens: Array, experts: int, top_k: int, skew: Array) -> Array:
     table = _touched_table(experts, top_k)
     at_skew = np.clip(skew, 0.0, MAX_SKEW) / MAX_SKEW * (len(_SKEWS) - 1)
     at_tokens = np.clip(np.log(np.maximum(tokens, 1.0)) / _LOG_TOKENS[-1], 0.0, 1.0) * (len(_LOG_TOKENS) - 1)
-    return np.exp(_between(np.log(table), at_skew, at_tokens)) * np.minimum(tokens, 1.0)
+    found: Array = np.exp(_between(np.log(table), at_skew, at_tokens)) * np.minimum(tokens, 1.0)
+    return found
 
 
 def slowest(tokens: Array, ranks: Array, shape: tuple[int, int], skew: Array, balance: Array) -> Array:
@@ -49,7 +50,8 @@ def slowest(tokens: Array, ranks: Array, shape: tuple[int, int], skew: Array, ba
     width = np.maximum(ranks, 1.0)
     lasting = (1 - balance) * _spread(experts, top_k, skew) * np.sqrt(width / experts)
     passing = np.sqrt(width / np.maximum(tokens * top_k, 1.0))
-    return 1 + np.sqrt(2 * np.log(width)) * np.sqrt(lasting**2 + np.minimum(passing, 1.0) ** 2)
+    largest: Array = np.sqrt(2 * np.log(width)) * np.hypot(lasting, np.minimum(passing, 1.0))
+    return 1 + largest
 
 
 def _spread(experts: int, top_k: int, skew: Array) -> Array:
@@ -77,4 +79,5 @@ def _between(table: Array, at_row: Array, at_column: Array) -> Array:
     down, right = at_row - row, at_column - column
     upper = table[row, column] * (1 - right) + table[row, column + 1] * right
     lower = table[row + 1, column] * (1 - right) + table[row + 1, column + 1] * right
-    return upper * (1 - down) + lower * down
+    found: Array = upper * (1 - down) + lower * down
+    return found

@@ -67,9 +67,8 @@ class Precision:
 
 def tensor_rate(chips: Chips, math: NDArray[np.intp]) -> Array:
     """Dense FLOP/s [R] of the datasheet in each row's arithmetic."""
-    return np.where(
-        math == 0, chips.tensor_flops[0], np.where(math == 1, chips.tensor_flops[1], chips.tensor_flops[2])
-    )
+    rates: Array = np.choose(math, chips.tensor_flops)
+    return rates
 
 
 def _bytes(names: Sequence[str]) -> Array:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from rackscale.cost.step import Work
+from rackscale.cost.work import Work
 
 Array = NDArray[np.float64]
 

@@ -140,6 +140,19 @@ PRIORS = {
         what="the same by engine, generation and format",
         source=NONE,
     ),
+    "overlap": Prior(
+        value=0.7,
+        spread=0.6,
+        kind=SHARE,
+        what="share of an exchange that another micro-batch's computing hides",
+        source=NONE,
+    ),
+    "eager_launches": Prior(
+        value=0.6e-3,
+        spread=0.5,
+        what="host time to launch a layer's kernels without CUDA graphs, s",
+        source=TTFT + ": 30 ms of forward calls for 36 to 61 layers",
+    ),
     "expert_parallel_overhead": Prior(
         value=4e-6,
         spread=0.6,
@@ -148,33 +161,30 @@ PRIORS = {
         what="of a layer with experts spread, s",
         source=NONE,
     ),
-    "exchange_latency": Prior(
-        value=60e-6,
+    "exchange_in_place": Prior(
+        value=1.3,
         spread=0.3,
-        what="dispatch and combine of few tokens, s",
-        source=KERNELS + ": 40 to 53 us before any byte moves",
+        by=("engine",),
+        between=0.25,
+        what="dispatch and combine of few tokens inside an engine, over alone",
+        source=KERNELS + ": DeepEP 60 us alone, 90 to 170 in SGLang",
     ),
-    "exchange_bandwidth": Prior(
-        value=0.6,
-        spread=0.7,
-        kind=SHARE,
-        what="dispatch and combine, share of the fabric",
-        source=KERNELS + ": 73 % of the link at EP8",
-    ),
-    "prefill_exchange_bandwidth": Prior(
-        value=0.5, spread=0.7, kind=SHARE, what="the same of prompts", source=NONE
+    "prefill_exchange_in_place": Prior(
+        value=1.3,
+        spread=0.3,
+        by=("engine",),
+        between=0.25,
+        what="the same of prompts",
+        source=KERNELS + ": the same",
     ),
     "network_latency": Prior(
-        value=70e-6,
-        spread=0.4,
-        what="more between domains, s",
-        source=KERNELS + ": low latency over InfiniBand",
+        value=40e-6, spread=0.4, what="an all-reduce between domains, more than inside, s", source=NONE
     ),
     "network_bandwidth": Prior(
         value=0.75,
         spread=0.7,
         kind=SHARE,
-        what="share of the network's rate",
+        what="all-reduce between domains, share of the network's rate",
         source=KERNELS + ": 39 to 46 of 50 GB/s",
     ),
     "host_step": Prior(
@@ -252,6 +262,24 @@ PRIORS = {
         by=("engine",),
         between=0.04,
         what="the same of pools until March 2026, on top, log",
+        source=NONE,
+    ),
+    "early_decode": Prior(
+        value=0,
+        spread=0.3,
+        kind=NUMBER,
+        by=("engine",),
+        between=0.3,
+        what="how much slower pools decoded before mid December 2025, log",
+        source=NONE,
+    ),
+    "early_prefill": Prior(
+        value=0,
+        spread=0.3,
+        kind=NUMBER,
+        by=("engine",),
+        between=0.3,
+        what="the same of their prompts",
         source=NONE,
     ),
     "first_token": Prior(

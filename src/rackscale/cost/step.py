@@ -1,46 +1,27 @@
 """One forward pass of a group: its operators, each with what it costs."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rackscale.cost import expert_load
-from rackscale.cost.chips import Chips
 from rackscale.cost.communication import all_reduce, exchange
 from rackscale.cost.estimate import Estimate
-from rackscale.cost.formats import Precision, tensor_rate
-from rackscale.cost.layouts import Layouts
+from rackscale.cost.formats import tensor_rate
 from rackscale.cost.parameters import Parameters
-from rackscale.cost.shape import Shape
+from rackscale.cost.work import Batch, Work
 
 Array = NDArray[np.float64]
 WEIGHTS_READ = 2  # multiplications and additions of a weight
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Batch:
-    """What a step of a whole group works on, [R]. sequences: of the group. queries: tokens of each, 1 in
-    plain decoding. context: tokens in the cache before them. prefill: whether these are prompts."""
-
-    sequences: Array
-    queries: Array
-    context: Array
-    prefill: bool
-
-
-@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
-class Work:
-    """Everything that a step's time depends on. recipe: numbers of the engine's way on this generation of
-    chips in `GROUPS`, [R], -1 for one never measured. balance: 0 to 1, see `expert_load.slowest`."""
-
-    shape: Shape
-    chips: Chips
-    layouts: Layouts
-    precision: Precision
-    recipe: NDArray[np.intp]
-    balance: Array
+EXCHANGE = "expert exchange"
+COMPUTING = (
+    "attention projections",
+    "attention",
+    "routed experts",
+    "shared experts",
+)  # what hides an exchange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -60,26 +41,41 @@ class Step:
 
 def step(work: Work, batch: Batch, parameters: Parameters) -> Step:
     """The operators of one pass, in the order in which they run. Arrays are [K, R]: parameters' rows by
-    layouts."""
+    layouts.
+
+    Two micro-batches each take half of the sequences, stream all weights again, and hide a share of their
+    exchanges under each other's computing.
+    """
+    parts = work.layouts.micro_batches
+    operators = _operators(work, replace(batch, sequences=batch.sequences / parts), parameters)
+    whole = {name: parts * estimate for name, estimate in operators.items()}
+    exchanged = whole[EXCHANGE].seconds
+    computed = sum(whole[name].seconds for name in COMPUTING)
+    hidden = np.where(parts > 1, parameters["overlap"] * np.minimum(exchanged, computed), 0.0)
+    whole[EXCHANGE] = whole[EXCHANGE].lasting(exchanged - hidden)
+    watts = work.chips.tdp_w
+    return Step(operators={name: estimate.drawing(watts) for name, estimate in whole.items()})
+
+
+def _operators(work: Work, batch: Batch, parameters: Parameters) -> dict[str, Estimate]:
     shape, layouts = work.shape, work.layouts
     tokens = batch.sequences * batch.queries
     own = np.maximum(batch.sequences / layouts.attentions, 1.0)
     own_tokens = own * batch.queries
-    num_dense = shape.num_layers - shape.num_moe_layers
-    return Step(
-        operators={
-            "attention projections": shape.num_layers * _projections(work, own_tokens, parameters),
-            "attention": _attention(work, batch, own, parameters),
-            "attention all-reduce": shape.num_layers * all_reduce(work, own_tokens, layouts.tp, parameters),
-            "routed experts": shape.num_moe_layers * routed_experts(work, tokens, parameters),
-            "shared experts": shape.num_moe_layers * _mlp(work, shape.shared_weights, own_tokens, parameters),
-            "dense feed-forward": num_dense * _mlp(work, shape.dense_weights, own_tokens, parameters),
-            "expert exchange": shape.num_moe_layers * exchange(work, own_tokens, batch.prefill, parameters),
-            "dense all-reduce": num_dense * all_reduce(work, own_tokens, layouts.tp, parameters),
-            "kernel launches": shape.num_layers * Estimate(seconds=_launches(work, parameters)),
-            "head": _head(work, own, parameters),
-        }
-    )
+    num_moe, num_dense = shape.num_moe_layers, shape.num_layers - shape.num_moe_layers
+    reduced = all_reduce(work, own_tokens, layouts.tp, parameters)
+    return {
+        "attention projections": shape.num_layers * _projections(work, own_tokens, parameters),
+        "attention": _attention(work, batch, own, parameters),
+        "attention all-reduce": shape.num_layers * reduced,
+        "routed experts": num_moe * routed_experts(work, tokens, parameters),
+        "shared experts": num_moe * _mlp(work, shape.shared_weights, own_tokens, parameters),
+        "dense feed-forward": num_dense * _mlp(work, shape.dense_weights, own_tokens, parameters),
+        EXCHANGE: num_moe * exchange(work, own_tokens, parameters, prefill=batch.prefill),
+        "dense all-reduce": num_dense * reduced,
+        "kernel launches": shape.num_layers * Estimate(seconds=_launches(work, parameters)),
+        "head": _head(work, own, parameters),
+    }
 
 
 def _gemm(work: Work, weights: Array, tokens: Array, kind: str, parameters: Parameters) -> Estimate:
@@ -145,7 +141,9 @@ def routed_experts(work: Work, tokens: Array, parameters: Parameters) -> Estimat
 
 def _launches(work: Work, parameters: Parameters) -> Array:
     """Of one layer: the kernels that are too short to be bound by anything else, norms, rotary, router and
-    quantisation among them, as CUDA graphs run them."""
+    quantisation among them. Without CUDA graphs the host launches each."""
+    if not work.graphs:
+        return parameters["eager_launches"]
     return parameters.by("layer_overhead", work.chips.generation) * parameters.by(
         "layer_overhead_recipe", work.recipe, work.precision.expert_kind
     )

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rackscale.cost import Batch, Parameters, Step, Work, step
+from rackscale.cost.host_memory import cache_read
 from rackscale.cost.memory import sequences_that_fit
 from rackscale.cost.priors import PRIORS
 
@@ -28,9 +29,9 @@ POLLED_FROM = 16.0  # concurrency from which recipes poll for new requests seldo
 class Case:
     """Columns [R]. prefill, decode: the groups of each pool, the same where requests are mixed; *_groups: how
     many. isl, osl: mean tokens. longest: tokens that a request may take. engine: number in `GROUPS`, -1 for
-    one never measured. months: since 2026-02-01. stalls: whether its engine compiled kernels during the run.
-    reserved: share of memory that is not for weights and cache. whole: whether a request's whole length is
-    reserved when it starts."""
+    one never measured. months: since 2026-02-01. early: whether pools ran the first releases that had them.
+    stalls: whether the engine compiled kernels during the run. cache_share, cache_of_rest: see
+    `memory.sequences_that_fit`. cached: tokens of a prompt that come out of the host's memory."""
 
     prefill: Work
     decode: Work
@@ -44,9 +45,11 @@ class Case:
     speculative: NDArray[np.bool_]
     engine: NDArray[np.intp]
     months: Array
+    early: NDArray[np.bool_]
     stalls: NDArray[np.bool_]
     cache_share: Array
     cache_of_rest: NDArray[np.bool_]
+    cached: Array | float = 0.0
 
     @property
     def chips(self) -> Array:
@@ -114,10 +117,13 @@ class _Model:
     def _prompts(self, number: Array) -> Array:
         """Seconds for so many prompts in one step of a prefill group."""
         case, engine = self.case, self.of_engine
-        batch = Batch(sequences=number, queries=case.isl, context=np.zeros_like(case.isl), prefill=True)
-        seconds = step(case.prefill, batch, self.parameters).total.seconds
+        cached = np.broadcast_to(case.cached, case.isl.shape)
+        batch = Batch(sequences=number, queries=case.isl - cached, context=cached, prefill=True)
+        read = cache_read(case.prefill, number, cached)
+        seconds = (step(case.prefill, batch, self.parameters).total | read).seconds
         slower = np.where(case.disaggregated, engine["disaggregated_prefill"], 1.0)
         ideal = seconds * engine["prefill_slowdown"] + engine["host_prompt"]
+        slower = slower * np.exp(np.where(case.early, engine["early_prefill"], 0.0))
         return ideal * self.maturity * slower
 
     def start(self) -> _State:
@@ -145,6 +151,7 @@ class _Model:
         lost = np.where(case.disaggregated, engine["disaggregated_decode"], 1.0)
         lost = lost * np.where(self.attention_dp, engine["attention_dp_decode"], 1.0)
         host = engine["host_step"] + engine["host_sequence"] * sequences / case.decode.layouts.attentions
+        lost = lost * np.exp(np.where(case.early, engine["early_decode"], 0.0))
         return (seconds * drafted * lost + host) * self.maturity
 
     def improved(self, state: _State) -> _State:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,7 @@ CACHE_OF_ALL = 0.94
 CACHE_OF_REST = 0.8
 EPOCH = date(2026, 2, 1)
 DAYS_PER_MONTH = 30.4
+EARLY_UNTIL = date(2025, 12, 17)
 STALLS_UNTIL = date(2026, 1, 15)
 
 SYSTEMS = {
@@ -99,7 +101,7 @@ class Rows:
         """Rows of one model each: their numbers, and the columns to predict them from."""
         models = np.array([_model(row) for row in self.rows])
         numbers = [np.flatnonzero(models == model) for model in dict.fromkeys(models.tolist())]
-        return [(chosen, case_of([self.rows[number] for number in chosen])) for chosen in numbers]
+        return [(chosen, case_of([self.rows[number] for number in chosen.tolist()])) for chosen in numbers]
 
     def column(self, name: str) -> NDArray[np.str_]:
         """What the file says, as text."""
@@ -147,7 +149,7 @@ def case_of(rows: Sequence[Row]) -> Case:
     def flags(name: str) -> NDArray[np.bool_]:
         return np.array([_flag(row.get(name, "")) for row in rows])
 
-    systems = [load_system(_system(row)) for row in rows]
+    systems = [load_system(_known(_system(row))) for row in rows]
     chips = Chips.of(systems)
     told = flags("disagg")
     counted = (numbers("prefill_num_workers") > 0) & (numbers("decode_num_workers") > 0)
@@ -157,7 +159,7 @@ def case_of(rows: Sequence[Row]) -> Case:
     whole = np.where(told | flags("is_multinode"), numbers("num_decode_gpu"), numbers("decode_tp"))
     prefill_ranks = np.where(apart, numbers("num_prefill_gpu") / prefill_groups, whole)
     decode_ranks = np.where(apart, numbers("num_decode_gpu") / decode_groups, whole)
-    shape = Shape.of(load_model(_model(rows[0])).spec)
+    shape = Shape.of(load_model(_known(_model(rows[0]))).spec)
     formats = [FORMATS[row["precision"]] for row in rows]
     experts, mlp, linear = zip(*formats, strict=True)
     kv_bytes = np.where(chips.generation == GENERATIONS.index("hopper"), 2.0, 1.0)
@@ -184,10 +186,11 @@ def case_of(rows: Sequence[Row]) -> Case:
             ),
             precision=precision,
             recipe=recipe,
+            engine=engine,
             balance=np.zeros(len(rows)),
         )
 
-    dates = [_date(row["date"]) for row in rows]
+    dates = [_known(_date(row["date"])) for row in rows]
     sglang_on_blackwell = (engine == ENGINES.index("sglang")) & (
         chips.generation == GENERATIONS.index("blackwell")
     )
@@ -206,6 +209,7 @@ def case_of(rows: Sequence[Row]) -> Case:
         speculative=np.array([row["spec_method"] not in {"", "none"} for row in rows]),
         engine=engine,
         months=np.array([(day - EPOCH).days / DAYS_PER_MONTH for day in dates]),
+        early=apart & np.array([day < EARLY_UNTIL for day in dates]),
         stalls=~told & sglang_on_blackwell & np.array([day < STALLS_UNTIL for day in dates]),
         cache_share=np.where(of_rest, CACHE_OF_REST, CACHE_OF_ALL),
         cache_of_rest=of_rest,
@@ -235,6 +239,11 @@ def _model(row: Row) -> str | None:
     plain = row["model"].lower().replace("-", "").replace("_", "").replace(" ", "")
     found = [name for key, name in MODELS.items() if plain.startswith(key)]
     return found[-1] if found else None
+
+
+def _known(value: Any | None) -> Any:
+    assert value is not None, "rows of something unknown are left out by `_why_not`"
+    return value
 
 
 def _engine(framework: str) -> int:

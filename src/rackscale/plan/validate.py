@@ -137,7 +137,7 @@ def _is_known(rows: Rows) -> Mask:
 
 
 def _errors(truth: Mapping[str, Array], found: Prediction, chosen: Mask) -> ErrorRow:
-    inside: list[Array] = []
+    inside: list[Mask] = []
     table: dict[str, float] = {}
     for name in METRICS:
         rows = chosen & np.isfinite(truth[name]) & (truth[name] > 0)

@@ -44,6 +44,7 @@ class GroupedGemm:
             ),
             precision=Precision.of(formats, formats, formats, np.ones(len(rows))),
             recipe=np.full(len(rows), -1),
+            engine=np.full(len(rows), -1),
             balance=np.zeros(len(rows)),
         )
 

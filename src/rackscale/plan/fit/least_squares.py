@@ -16,7 +16,15 @@ ENOUGH = 1e-4  # of the cost, by which a step must improve it
 def soft(residual: Array, scale: float) -> Array:
     """Residuals over their scale, whose square grows only linearly far out (pseudo-Huber)."""
     over = residual / scale
-    return np.sign(over) * np.sqrt(2 * (np.sqrt(1 + over * over) - 1))
+    found: Array = np.sign(over) * np.sqrt(2 * (np.sqrt(1 + over * over) - 1))
+    return found
+
+
+def softer(residual: Array, scale: float) -> Array:
+    """The same with a square that grows as a logarithm far out (Cauchy): for what fails in its own ways."""
+    over = residual / scale
+    found: Array = np.sign(over) * np.sqrt(np.log1p(over * over))
+    return found
 
 
 def solve(residuals: Callable[[Array], Array], start: Array, iterations: int = 25) -> tuple[Array, Array]:

@@ -11,6 +11,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import rackscale.cost
 from rackscale.cost.parameters import Parameters, all_names, prior_centre_and_spread
 from rackscale.plan.closed_loop import Case, closed_loop
 from rackscale.plan.fit.grouped_gemm import GroupedGemm
-from rackscale.plan.fit.least_squares import soft, solve
+from rackscale.plan.fit.least_squares import soft, softer, solve
 from rackscale.plan.inferencex import Rows, read_rows
 from rackscale.plan.interval import Noise, noise_of
 from rackscale.plan.metrics import metrics
@@ -30,7 +31,7 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 SCALES = {"tpot": 0.08, "ttft": 0.3, "tokens_per_s_per_gpu": 0.1}  # deviations that are expected of a row
-WEIGHTS = {"tpot": 1.0, "ttft": 0.6, "tokens_per_s_per_gpu": 1.0}
+LOSSES = {"tpot": soft, "ttft": softer, "tokens_per_s_per_gpu": soft}
 KERNEL_SCALE, KERNEL_WEIGHT = 0.2, 0.5  # the same of expert kernels alone
 REPEATS = -0.3  # each of n runs of a configuration weighs n to this power
 FOLDS = 5
@@ -56,12 +57,13 @@ class Problem:
         parameters = Parameters(names=self.names, moved=moved)
         found = metrics(closed_loop(case, parameters))
         parts = [
-            self.weights[chosen] * WEIGHTS[name] * soft(np.log(found[name]) - self.truth[name][chosen], scale)
+            self.weights[chosen] * LOSSES[name](np.log(found[name]) - self.truth[name][chosen], scale)
             for name, scale in SCALES.items()
         ]
         alone = self.kernels.log_predicted(parameters) - self.kernels.log_seconds
         parts.append(KERNEL_WEIGHT * soft(alone, KERNEL_SCALE))
-        return np.nan_to_num(np.concatenate([*parts, (moved - self.centre) / self.spread], 1))
+        whole: Array = np.nan_to_num(np.concatenate([*parts, (moved - self.centre) / self.spread], 1))
+        return whole
 
     def fit(self, chosen: Mask, start: Array | None = None) -> tuple[Array, Array]:
         """Best parameters [P] for the rows that are chosen, and the posterior's precision [P, P]."""
@@ -79,7 +81,8 @@ class Problem:
 
 def select(case: Case, chosen: Mask) -> Case:
     """The same columns for some rows."""
-    return _selected(case, chosen, len(chosen))
+    selected: Case = _selected(case, chosen, len(chosen))
+    return selected
 
 
 def _selected(value: Any, chosen: Mask, length: int) -> Any:
@@ -235,7 +238,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=FITTED)
     options = parser.parse_args()
     rows = read_rows(options.source)
-    fit = fit_rows(rows, lambda line: sys.stderr.write(line + "\n"))
+    fit = fit_rows(rows, partial(print, file=sys.stderr))
     options.out.parent.mkdir(exist_ok=True)
     options.out.write_text(toml_text(fit, options.source), encoding="utf-8")
 
