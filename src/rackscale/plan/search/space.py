@@ -1,8 +1,8 @@
 """Which groups of ranks are looked at.
 
 ranks: one, even divisors of a domain and multiples of four inside of it, whole domains beyond, to 576; an odd
-number would have single chips of many hosts. tp: powers of two that divide heads and ranks. Experts are spread
-over all ranks of a group, with slots that ranks divide, or each is split over all of them.
+number would have single chips of many hosts. tp: powers of two that divide heads and ranks. Experts are
+spread over all ranks of a group, with slots that ranks divide, or each is split over all of them.
 
 The skew that a fit found is what is left of popularity under the balancers that served rows had, so further
 copies of experts even out nothing there and only fill slots up. Where a question knows its router's skew, a
