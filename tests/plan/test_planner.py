@@ -137,3 +137,9 @@ def test_a_skew_costs_wide_groups_something():
 def test_engines_differ_only_where_they_were_measured():
     own = plan(dataclasses.replace(question(), engine="trtllm"), BELIEFS)
     assert own.best.point.tokens_per_s_per_chip.value > 0
+
+
+def test_one_chip_has_no_pools_of_their_own():
+    made = plan(question(chips=1), BELIEFS)
+    assert made.best.point.chips == 1
+    assert not made.alternatives

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +35,7 @@ def plan(question: Question, beliefs: Beliefs | None = None) -> Plan:
     if found is None:
         raise _unmet(question, frontier, believed)
     (chosen,) = described(question, found, believed)
-    alternatives = tuple(_alternatives(question, chosen, believed))
+    alternatives = tuple(_alternatives(replace(question, chips=found.chips), chosen, believed))
     shown = described(question, _thinned(frontier), believed)
     return Plan(
         model=question.model.name,
@@ -88,11 +89,9 @@ def _soonest(question: Question, beliefs: Beliefs) -> Frontier | None:
 def _alternatives(question: Question, chosen: PlannedDeployment, beliefs: Beliefs) -> Iterator[Alternative]:
     """Other kinds of layouts, each at its best, where there are any."""
     for kind, other in _others(question, chosen):
-        try:
+        found = None
+        with suppress(SpecError):  # what does not fit is no alternative
             found = best(other, beliefs.best)
-        except SpecError as error:
-            del kind, error  # it does not fit, so it is no alternative
-            continue
         if found is not None:
             (deployment,) = described(other, found, beliefs)
             yield Alternative(deployment=deployment, why_not=_why_not(kind, deployment, chosen))

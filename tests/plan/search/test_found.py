@@ -130,6 +130,14 @@ def test_a_model_that_does_not_fit_says_how_many_chips_would():
         search(asked, PRIORS)
 
 
+def test_what_fits_no_group_at_all_is_refused():
+    alone = question("olmoe-1b-7b", max_ep=1, isl=4000, osl=96, weights="bf16")
+    small = dataclasses.replace(alone.system.chip, hbm_bytes=1e9)
+    asked = dataclasses.replace(alone, system=dataclasses.replace(alone.system, chip=small))
+    with pytest.raises(SpecError, match="does not fit 576 chips of hgx-b200: give narrower weights"):
+        search(asked, PRIORS)
+
+
 def test_without_a_budget_as_many_domains_are_taken_as_the_model_needs():
     frontier = search(question("kimi-k2-instruct", "hgx-h100", role="mixed"), PRIORS)
     assert frontier.chips == 16

@@ -120,15 +120,6 @@ def _copied(deployments: Deployments, copies: Array) -> Deployments:
     return Deployments(**{**kept, **grown})
 
 
-def _cells(question: Question, space: Groups) -> tuple[Numbers, Array]:
-    """Numbers of groups, and sequences of a whole group, for all batches that have room; the fullest too."""
-    most = np.minimum(np.floor(room(question, space)), MOST_BATCH)
-    table = np.minimum(batches(), most[:, None])
-    fresh = np.concatenate([np.ones((len(space), 1), dtype=np.bool_), np.diff(table, axis=1) > 0], 1)
-    row, column = np.nonzero(fresh)
-    return row, table[row, column] * (space.ranks / space.tp)[row]
-
-
 class _Run:
     """One search, and what it has found so far."""
 
