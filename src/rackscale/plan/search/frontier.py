@@ -7,10 +7,11 @@ Array = NDArray[np.float64]
 Numbers = NDArray[np.intp]
 
 
-def nondominated(*costs: Array) -> Numbers:
+def nondominated(first: Array, second: Array, *others: Array) -> Numbers:
     """Numbers of those that no other is as cheap as in every cost; of equals the first. In rising order."""
-    table = np.stack(costs, 1)
+    table = np.stack([first, second, *others], 1)
     order = np.lexsort(table.T[::-1])
+    order = order[~_beaten(table[order], table[staircase(first, -second)])]
     table = table[order]
     kept: list[int] = []
     while len(order):
@@ -18,6 +19,15 @@ def nondominated(*costs: Array) -> Numbers:
         better = (table < table[0]).any(1)
         order, table = order[better], table[better]
     return np.sort(np.array(kept, dtype=np.intp))
+
+
+def _beaten(table: Array, some: Array) -> NDArray[np.bool_]:
+    """Which rows one of those is better than in a cost and no worse in any."""
+    better, worse = np.zeros((2, len(some), len(table)), dtype=np.bool_)
+    for column in range(table.shape[1]):
+        better |= some[:, column, None] < table[:, column]
+        worse |= some[:, column, None] > table[:, column]
+    return np.asarray((better & ~worse).any(0))
 
 
 def staircase(cost: Array, value: Array) -> Numbers:

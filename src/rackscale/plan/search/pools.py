@@ -13,6 +13,7 @@ from rackscale.plan.question import WIDEST_EP, Question
 from rackscale.plan.search.evaluate import CHUNK, Deployments, Prompts, decode_steps, prompts, room, steady
 from rackscale.plan.search.frontier import Stairs, nondominated, staircase
 from rackscale.plan.search.ratio import MORE_PREFILL, MOST_GROUPS, Pairs, Sides, fewest_chips, pairs
+from rackscale.plan.search.remembered import Remembered
 from rackscale.plan.search.space import Groups, budget, groups
 
 Array = NDArray[np.float64]
@@ -104,7 +105,7 @@ def candidates(question: Question, parameters: Parameters, window: Window) -> Ca
         )
     every = groups(question, chips)
     space = every.take(np.flatnonzero(room(question, every) >= 1))
-    run = _Run(question, parameters, space, chips, window)
+    run = _Run(question, Remembered.of(parameters), space, chips, window)
     if question.role != "disaggregated":
         run.mixed()
     if question.role != "mixed":
