@@ -10,6 +10,7 @@ from pathlib import Path
 
 from line_chart import Curve, line_chart
 
+from rackscale.cli.sweep_text import value_words
 from rackscale.plan.compare import BASELINES, compare_with
 from rackscale.plan.question import Question
 from rackscale.plan.report.figures import plain, rate
@@ -66,7 +67,8 @@ def over(
         knees = [fit.regime.first for fit in found.fits[1:]]
         curves.append(Curve(label=f"{level:g} tokens/s", points=points, knees=knees))
         lines += [
-            f"| {level:g} | {rate(fit.regime.first)} | {rate(fit.regime.last)} | {fit.regime.exponent:+.2f} "
+            f"| {level:g} | {value_words(path, fit.regime.first)} | {value_words(path, fit.regime.last)} "
+            f"| {fit.regime.exponent:+.2f} "
             f"| {fit.regime.low:+.2f} to {fit.regime.high:+.2f} | {fit.binding} |"
             for fit in found.fits
         ]

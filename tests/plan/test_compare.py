@@ -40,7 +40,7 @@ def renamed(system, name, **chip):
 
 @pytest.fixture(scope="module")
 def both(few_batches):
-    return compare_with(asked(objective=Objective.MW, chips=16), [H200, GB200], BASELINES, BELIEFS)
+    return compare_with(asked(objective=Objective.MW, chips=8), [H200, GB200], BASELINES, BELIEFS)
 
 
 def product(comparison):
@@ -70,7 +70,7 @@ def test_baselines_do_what_they_are_called(both):
     assert box.point.chips == H200.domain_chips
     assert [pool.role for pool in fleet.pools] == [Role.PREFILL, Role.DECODE]
     assert "box" in both["box"].baseline
-    assert "up to 16 chips" in both["disaggregated"].baseline
+    assert "up to 8 chips" in both["disaggregated"].baseline
 
 
 def test_both_sides_keep_the_level(both):

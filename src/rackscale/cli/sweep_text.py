@@ -6,9 +6,9 @@ from rich.table import Table
 from rich.text import Text
 
 from rackscale.plan.question import Question
-from rackscale.plan.report.figures import plain, rate, times
+from rackscale.plan.report.figures import plain, rate, scaled, times
 from rackscale.plan.report.words import layout_words
-from rackscale.plan.sweep import Answer, Fit, Row, Sweep
+from rackscale.plan.sweep import AXES, Answer, Fit, Row, Sweep
 from rackscale.plan.sweep.types import Value
 
 PIPE_WIDTH = 160  # columns where stdout is no terminal
@@ -49,11 +49,15 @@ def _answer(answer: Answer, unit: str) -> Text:
 
 
 def _values(row: Row) -> str:
-    return ", ".join(f"{path} {_value(value)}" for path, value in row.values.items())
+    return ", ".join(f"{path} {value_words(path, value)}" for path, value in row.values.items())
 
 
-def _value(value: Value) -> str:
-    return value if isinstance(value, str) else rate(value)
+def value_words(path: str, value: Value) -> str:
+    """With the path's unit, where it has one."""
+    if isinstance(value, str):
+        return value
+    unit = AXES[path].unit
+    return scaled(value, unit) if unit else rate(value)
 
 
 def _regimes(sweep: Sweep) -> Table:
@@ -77,12 +81,12 @@ def _regimes(sweep: Sweep) -> Table:
 
 def _regime(fit: Fit, *, varied: bool) -> list[str]:
     regime = fit.regime
-    at = ", ".join(f"{path} {_value(value)}" for path, value in fit.at.items())
+    at = ", ".join(f"{path} {value_words(path, value)}" for path, value in fit.at.items())
     return [
         fit.over,
         *((at,) if varied else ()),
-        rate(regime.first),
-        rate(regime.last),
+        value_words(fit.over, regime.first),
+        value_words(fit.over, regime.last),
         f"{regime.exponent:+.2f}",
         f"{regime.low:+.2f} to {regime.high:+.2f}",
         fit.binding,
@@ -96,7 +100,7 @@ def _rows(sweep: Sweep) -> Table:
         table.add_column(heading, justify="right" if heading in {*paths, sweep.unit} else "left")
     most = max((row.reached or 0.0 for row in sweep.rows), default=0.0)
     for row in sweep.rows:
-        cells = [_value(value) for value in row.values.values()]
+        cells = [value_words(path, value) for path, value in row.values.items()]
         if row.deployment is None or row.reached is None:
             table.add_row(*cells, "-", "", row.why, "")
         else:

@@ -19,7 +19,8 @@ Set = Callable[[Question, float], Question]
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
     """path: as `--vary` names it. what: in words, with its unit. number, name: how it is set; a name is of
-    the catalog. whole: whether values are whole numbers. limits: of values."""
+    the catalog. whole: whether values are whole numbers. limits: of values. unit: that large values are
+    written with, after a decimal prefix."""
 
     path: str
     what: str
@@ -27,6 +28,7 @@ class Axis:
     name: Callable[[Question, str], Question] | None = None
     whole: bool = True
     limits: tuple[float, float] = (1.0, math.inf)
+    unit: str = ""
 
     @property
     def names(self) -> bool:
@@ -167,24 +169,28 @@ AXES: Mapping[str, Axis] = {
             what="bytes of a chip's memory",
             number=_chip("hbm_bytes"),
             limits=(1e9, 1e14),
+            unit="B",
         ),
         Axis(
             path="system.hbm_bandwidth",
             what="bytes per second of a chip's memory",
             number=_chip("hbm_bytes_per_s"),
             limits=(1e10, 1e16),
+            unit="B/s",
         ),
         Axis(
             path="system.link",
             what="bytes per second of a chip inside a domain, one direction",
             number=_system("scale_up_bytes_per_s"),
             limits=(1e8, 1e15),
+            unit="B/s",
         ),
         Axis(
             path="system.network",
             what="bytes per second of a chip out of a domain, one direction",
             number=_system("scale_out_bytes_per_s"),
             limits=(1e8, 1e15),
+            unit="B/s",
         ),
         Axis(path="model", what="names of models", name=lambda q, name: replace(q, model=load_model(name))),
         Axis(path="model.experts", what="routed experts of a layer", number=_experts, limits=(1, 65536)),
