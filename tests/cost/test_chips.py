@@ -1,6 +1,7 @@
 """Columns of datasheet rates."""
 
 import numpy as np
+import pytest
 
 from rackscale.cost import Chips, Precision
 from rackscale.cost.formats import tensor_rate
@@ -11,10 +12,16 @@ def columns(*names):
     return Chips.of([load_system(name) for name in names])
 
 
-def test_a_format_without_units_runs_at_the_next_wider_rate():
+def test_weights_in_a_format_without_units_are_multiplied_in_bf16():
     chips = columns("hgx-h200", "hgx-b200")
-    assert chips.tensor_flops[2, 0] == chips.tensor_flops[1, 0]
+    assert chips.tensor_flops[2, 0] == chips.tensor_flops[0, 0]
     assert chips.tensor_flops[2, 1] == 9000e12
+
+
+def test_more_units_than_kernels_reach_count_as_measured():
+    """NVFP4 products on GB300 over GB200: 5,299 over 4,978 TFLOP/s, where datasheets say 1.5."""
+    chips = columns("gb200-nvl72", "gb300-nvl72")
+    assert chips.tensor_flops[2, 1] / chips.tensor_flops[2, 0] == pytest.approx(5299 / 4978, rel=0.01)
 
 
 def test_a_generation_without_measurements_is_unknown():
