@@ -164,14 +164,16 @@ class _One:
         )
 
     def _longer_wait(self) -> float:
-        """Seconds that the slowest of a hundred requests waits for a prefill group beyond the median one,
-        where requests come at random: to one of the copies."""
-        copies, chips = float(self.found.copies[0]), float(self.deployment.chips[0])
-        tokens = self.question.mean_length * (self.question.isl + self.question.osl)
+        """Seconds that the slowest of a hundred requests waits for prefill beyond the median one, where
+        requests come at random to one of the copies. Each prompt of a full step has a server, and the step's
+        time."""
+        copies, prompts = float(self.found.copies[0]), self._of(self.parts.prompts)
+        servers = max(round(float(self.deployment.prefill_groups[0]) / copies * prompts), 1)
+        service_s = self._of(self.parts.prefill.seconds)
         queue = Queue(
-            arrivals_per_s=float(self.found.tokens_per_s_per_chip[0]) * chips / copies / tokens,
-            service_s=self._of(self.parts.served_s),
-            servers=round(float(self.deployment.prefill_groups[0]) / copies),
+            arrivals_per_s=float(self.found.utilisation[0]) * servers / service_s,
+            service_s=service_s,
+            servers=servers,
             service_scv=self.question.length_cv**2,
         )
         return queue.wait_s(0.99) - queue.wait_s(0.5)

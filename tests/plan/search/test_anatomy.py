@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from planning import PRIORS, question
 
-from rackscale.plan.search import evaluate, search
+from rackscale.plan.search import search
 from rackscale.plan.search.anatomy import anatomy
 
 
@@ -36,12 +36,11 @@ def test_rows_are_taken_apart_as_one_is():
         assert alone.prefill.seconds[0] == pytest.approx(whole.prefill.seconds[row])
 
 
-def test_a_served_prompt_lies_between_alone_and_among_others():
-    asked = question(role="disaggregated")
+def test_a_prompt_stalls_others_the_longer_the_less_busy_prefill_is():
+    asked = question(role="mixed")
     frontier = search(asked, PRIORS)
     one = frontier.take(np.array([0]))
-    own = evaluate.prompts(asked, one.deployments.prefill, PRIORS, disaggregated=True)
     held = one.deployments.sequences
-    parts = anatomy(asked, one.deployments, np.array([0.5]), held, PRIORS)
-    assert own.each[0] < parts.served_s[0] < own.alone[0]
-    assert parts.fits[0] >= held[0]
+    idle, busy = (anatomy(asked, one.deployments, np.array([share]), held, PRIORS) for share in (0.1, 0.9))
+    assert busy.stalled_s[0] < idle.stalled_s[0]
+    assert busy.fits[0] >= held[0]

@@ -28,15 +28,13 @@ class StepPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Anatomy:
-    """[R]. decode, prefill: a step of each. prompts: in that prefill step. served_s: that a prefill group is
-    busy with a prompt. stalled_s: that a token of an answer waits for prompts in the same group. accepted:
-    tokens of an answer in a step. fits: sequences with room in a decode group. fuller_s: of a decode step
-    with as many sequences as were asked about besides."""
+    """[R]. decode, prefill: a step of each. prompts: in that prefill step. stalled_s: that a token of an answer
+    waits for prompts in the same group. accepted: tokens of an answer in a step. fits: sequences with room in
+    a decode group. fuller_s: of a decode step with as many sequences as were asked about besides."""
 
     decode: StepPart
     prefill: StepPart
     prompts: Array
-    served_s: Array
     stalled_s: Array
     accepted: Array
     fits: Array
@@ -77,7 +75,6 @@ class _Parts(_Model):
             decode=self._decode(sequences),
             prefill=self._prefill(),
             prompts=self._row(self.together / self.each),
-            served_s=served,
             stalled_s=np.where(deployments.disaggregated, 0.0, stalled),
             accepted=self._row(self.accepted),
             fits=fits,
