@@ -28,9 +28,9 @@ class StepPart:
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Anatomy:
-    """[R]. decode, prefill: a step of each. prompts: in that prefill step. stalled_s: that a token of an answer
-    waits for prompts in the same group. accepted: tokens of an answer in a step. fits: sequences with room in
-    a decode group. fuller_s: of a decode step with as many sequences as were asked about besides."""
+    """[R]. decode, prefill: a step of each. prompts: in that prefill step. stalled_s: that a token of an
+    answer waits for prompts in the same group. accepted: tokens of an answer in a step. fits: sequences with
+    room in a decode group. fuller_s: of a decode step with as many sequences as were asked about besides."""
 
     decode: StepPart
     prefill: StepPart
