@@ -19,6 +19,8 @@ from rackscale.specs.catalog import load_system
 H200, B200, GB200 = (load_system(name) for name in ("hgx-h200", "hgx-b200", "gb200-nvl72"))
 
 
+# Few differences: each doubles the combinations.
+RACK = replace(GB200, name="rack", chip=replace(H200.chip, hbm_bytes_per_s=8e12))
 FEW = 4.0 ** np.arange(6)  # sequences of an attention
 
 
@@ -40,11 +42,22 @@ def renamed(system, name, **chip):
 
 @pytest.fixture(scope="module")
 def both(few_batches):
-    return compare_with(asked(objective=Objective.MW, chips=8), [H200, GB200], BASELINES, BELIEFS)
+    return compare_with(asked(objective=Objective.MW, chips=16), [H200, RACK], BASELINES, BELIEFS)
 
 
 def product(comparison):
     return math.prod(step.factor for step in comparison.waterfall)
+
+
+def test_differences_by_name(both):
+    names = [step.step for step in both["box"].waterfall]
+    assert names == [
+        "memory bandwidth and size",
+        "domain of 72: wide EP and its all-to-all",
+        "disaggregation",
+        "power, IT",
+    ]
+    assert "disaggregation" not in [step.step for step in both["disaggregated"].waterfall]
 
 
 @pytest.mark.parametrize("baseline", BASELINES)
@@ -70,7 +83,7 @@ def test_baselines_do_what_they_are_called(both):
     assert box.point.chips == H200.domain_chips
     assert [pool.role for pool in fleet.pools] == [Role.PREFILL, Role.DECODE]
     assert "box" in both["box"].baseline
-    assert "up to 8 chips" in both["disaggregated"].baseline
+    assert "up to 16 chips" in both["disaggregated"].baseline
 
 
 def test_both_sides_keep_the_level(both):

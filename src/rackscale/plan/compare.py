@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rackscale.core import SpecError
 from rackscale.plan.beliefs import Beliefs
@@ -16,10 +17,12 @@ from rackscale.plan.describe import described
 from rackscale.plan.interval import NORMAL_95
 from rackscale.plan.level import Level, need_level, noise, unrestricted
 from rackscale.plan.question import Question
-from rackscale.plan.search import Frontier, best
+from rackscale.plan.search import Frontier
 from rackscale.plan.types import Band, Comparison, CurvePoint, Objective, Ratio
 from rackscale.plan.waterfall import Corners, per, waterfall
 from rackscale.specs.catalog import SystemSpec, closest
+
+Array = NDArray[np.float64]
 
 BASELINES = ("box", "disaggregated")
 CURVE_POINTS = 12
@@ -77,7 +80,7 @@ def compare_with(
             points={name: described(level.question, level.found, known)[0] for name, level in levels.items()},
             ratio=_ratio(first.level, last.level, known),
             waterfall=waterfall(first.level, last.level, corners),
-            curve=_curve(first, last, known),
+            curve=_curve(first, last),
         )
     return found
 
@@ -152,30 +155,25 @@ def _ratio(first: Level, last: Level, beliefs: Beliefs) -> Ratio:
     return Ratio(per_chip=bands[Objective.CHIP], per_mw=bands[Objective.MW], per_usd=bands[Objective.USD])
 
 
-def _curve(first: _Side, last: _Side, beliefs: Beliefs) -> tuple[CurvePoint, ...]:
-    """From slow users to the fastest that both sides can serve; what is asked for is one of them."""
+def _curve(first: _Side, last: _Side) -> tuple[CurvePoint, ...]:
+    """From slow users to the fastest that both sides can serve; what is asked for is one of them. Between
+    deployments of a frontier curves are straight in logarithms."""
     asked = _asked(last.level.question)
     fastest = min(float(side.frontier.tokens_per_s_per_user.max()) for side in (first, last))
-    slowest = min(CURVE_FROM, asked)
-    grid = np.unique([*np.geomspace(slowest, fastest, CURVE_POINTS), asked])
+    grid = np.geomspace(min(CURVE_FROM, asked), fastest, CURVE_POINTS)
+    ratios = np.exp(_logs(last.frontier, grid) - _logs(first.frontier, grid)).tolist()
+    reached = last.level.tokens_per_s_per_chip / first.level.tokens_per_s_per_chip
     points = []
-    for interactivity in grid.tolist():
-        reached = [
-            best(replace(side.level.question, interactivity=interactivity), beliefs.best, side.frontier)
-            for side in (first, last)
-        ]
-        if reached[0] is not None and reached[1] is not None:
-            rates = [float(found.tokens_per_s_per_chip[0]) for found in reached if found is not None]
-            by = {
-                objective: rates[1] / rates[0] * per(first.level, objective) / per(last.level, objective)
-                for objective in Objective
-            }
-            points.append(
-                CurvePoint(
-                    interactivity=interactivity,
-                    per_chip=by[Objective.CHIP],
-                    per_mw=by[Objective.MW],
-                    per_usd=by[Objective.USD],
-                )
-            )
+    for interactivity, ratio in sorted([*zip(grid.tolist(), ratios, strict=True), (asked, reached)]):
+        chip, mw, usd = (
+            ratio * per(first.level, objective) / per(last.level, objective)
+            for objective in (Objective.CHIP, Objective.MW, Objective.USD)
+        )
+        points.append(CurvePoint(interactivity=interactivity, per_chip=chip, per_mw=mw, per_usd=usd))
     return tuple(points)
+
+
+def _logs(frontier: Frontier, interactivity: Array) -> Array:
+    """Of tokens per second and chip, at these speeds of users."""
+    slowness = np.log(frontier.tpot_s)  # rising: the fastest for users are first
+    return np.interp(-np.log(interactivity), slowness, np.log(frontier.tokens_per_s_per_chip))
