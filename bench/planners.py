@@ -49,7 +49,7 @@ PLANS = {
 Entry = dict[str, Any]
 Answers = list[dict[str, Any]]
 Peer = tuple[Entry, Answers] | tuple[None, None]
-NUMBERS_IN_REASONS = re.compile(r"\d+(\.\d+)?(rc\d+)?")
+NUMBERS_IN_REASONS = re.compile(r"\b\d+(\.\d+)*(rc\d+)?\b")
 
 
 def records(rows: Rows) -> list[dict[str, Any]]:
