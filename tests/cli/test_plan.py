@@ -100,3 +100,12 @@ def test_a_router_trace_gives_the_skew(capsys, tmp_path):
     code, out, _ = run(capsys, "--router-trace", str(trace), "--redundant", "0", "--json")
     assert code == 0
     assert json.loads(out)["best"]["decode"]["redundant_experts"] == 0
+
+
+def test_prefixes_in_the_host_s_memory_spare_their_computing(capsys):
+    rates = []
+    for share in ("0", "0.8"):
+        code, out, _ = run(capsys, "--tpot-ms", "20", "--weights", "fp8", "--prefix-hits", share, "--json")
+        assert code == 0
+        rates.append(json.loads(out)["best"]["tokens_per_s_per_chip"])
+    assert rates[1] > 1.2 * rates[0]

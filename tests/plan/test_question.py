@@ -9,6 +9,7 @@ from rackscale.core import SpecError
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
+        ({"prefix_hits": 1.0}, "prefix_hits is 1.0"),
         ({"isl": 0}, "isl is 0: give a number above 0"),
         ({"osl": -4}, "osl is -4"),
         ({"interactivity": 0.0}, "interactivity is 0.0"),

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rackscale.cli import plan_options as o
 from rackscale.cli.options import JsonOption
 from rackscale.cli.output import print_json, progress
-from rackscale.cli.plan import objective_of, speed_of
 from rackscale.core import SpecError
 
 if TYPE_CHECKING:
@@ -27,21 +27,13 @@ class Baseline(StrEnum):
 
 def compare(
     *,
-    model: Annotated[
-        str, typer.Option(metavar="M", help="Of the catalog, a TOML file like it, or a config.json.")
-    ],
+    model: o.ModelOption,
     systems: Annotated[str, typer.Option(metavar="A,B[,...]", help="The last is held against the first.")],
-    isl: Annotated[int, typer.Option(metavar="N", help="Tokens of a prompt.")],
-    osl: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer.")],
-    interactivity: Annotated[
-        float | None, typer.Option(metavar="X", help="Tokens/s that a user gets at least: 1 / median TPOT.")
-    ] = None,
-    tpot_ms: Annotated[
-        float | None, typer.Option("--tpot-ms", metavar="X", help="The same as milliseconds of a token.")
-    ] = None,
-    ttft_s: Annotated[
-        float | None, typer.Option("--ttft-s", metavar="X", help="The median first token comes in so long.")
-    ] = None,
+    isl: o.IslOption,
+    osl: o.OslOption,
+    interactivity: o.InteractivityOption = None,
+    tpot_ms: o.TpotOption = None,
+    ttft_s: o.TtftOption = None,
     baseline: Annotated[
         Baseline,
         typer.Option(
@@ -51,25 +43,17 @@ def compare(
     objective: Annotated[
         str, typer.Option(metavar="WHAT", help="Factors are of the ratio by chip, mw or usd.")
     ] = "mw",
-    power: Annotated[str, typer.Option(metavar="POWER", help="All-in, of it or utility.")] = "it",
-    price: Annotated[
-        str, typer.Option(metavar="TIER", help="Of a chip-hour: hyperscaler, neocloud, rental.")
-    ] = "hyperscaler",
+    power: o.PowerOption = "it",
+    price: o.PriceOption = "hyperscaler",
     chips: Annotated[
         int | None, typer.Option(metavar="N", help="At most, of the last system. Default: one domain.")
     ] = None,
     weights: Annotated[
         str, typer.Option(metavar="FORMAT", help="Of routed experts on every system. auto: each one's best.")
     ] = "auto",
-    engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="As trtllm, sglang or vllm runs it. auto: their mean.")
-    ] = "auto",
-    mean_length: Annotated[
-        float, typer.Option(metavar="X", help="Mean of lengths over isl and osl; InferenceX draws 0.9.")
-    ] = 1.0,
-    speculative: Annotated[
-        bool, typer.Option("--speculative", help="The model's own draft layer guesses ahead.")
-    ] = False,
+    engine: o.EngineOption = "auto",
+    mean_length: o.MeanLengthOption = 1.0,
+    speculative: o.SpeculativeOption = False,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE.html", help="Write a page; a second baseline's beside it."),
@@ -97,11 +81,11 @@ def compare(
         system=known[-1],
         isl=isl,
         osl=osl,
-        interactivity=speed_of(interactivity, tpot_ms),
+        interactivity=o.speed_of(interactivity, tpot_ms),
         ttft_s=ttft_s,
         chips=chips,
         weights=weights,
-        objective=objective_of(objective),
+        objective=o.objective_of(objective),
         power=power,
         price=price,
         engine=engine,

@@ -1,47 +1,31 @@
 """`rackscale plan`: the best deployment of a model on chips at a level of service."""
 
-import math
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from rackscale.cli import plan_options as o
 from rackscale.cli.options import JsonOption
 from rackscale.cli.output import print_json
 from rackscale.core import SpecError
 
-if TYPE_CHECKING:
-    from rackscale.plan.types import Objective
-
-MS_PER_S = 1000.0
-
 
 def plan(
     *,
-    model: Annotated[
-        str, typer.Option(metavar="M", help="Of the catalog, a TOML file like it, or a config.json.")
-    ],
-    system: Annotated[str, typer.Option(metavar="S", help="Of the catalog, or a TOML file like it.")],
-    isl: Annotated[int, typer.Option(metavar="N", help="Tokens of a prompt.")],
-    osl: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer.")],
-    interactivity: Annotated[
-        float | None, typer.Option(metavar="X", help="Tokens/s that a user gets at least: 1 / median TPOT.")
-    ] = None,
-    tpot_ms: Annotated[
-        float | None, typer.Option("--tpot-ms", metavar="X", help="The same as milliseconds of a token.")
-    ] = None,
-    ttft_s: Annotated[
-        float | None, typer.Option("--ttft-s", metavar="X", help="The median first token comes in so long.")
-    ] = None,
+    model: o.ModelOption,
+    system: o.SystemOption,
+    isl: o.IslOption,
+    osl: o.OslOption,
+    interactivity: o.InteractivityOption = None,
+    tpot_ms: o.TpotOption = None,
+    ttft_s: o.TtftOption = None,
     chips: Annotated[
         int | None, typer.Option(metavar="N", help="At most. Default: one domain, or as many as are needed.")
     ] = None,
-    weights: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Of routed experts: nvfp4, int4, fp8, mxfp4, bf16, auto.")
-    ] = "auto",
-    role: Annotated[
-        str, typer.Option(metavar="ROLE", help="Prompts and answers: mixed, disaggregated, auto.")
-    ] = "auto",
+    weights: o.WeightsOption = "auto",
+    role: o.RoleOption = "auto",
     redundant: Annotated[
         str, typer.Option(metavar="N", help="Further copies of experts in each group, or auto.")
     ] = "auto",
@@ -51,16 +35,13 @@ def plan(
     skew: Annotated[
         float | None, typer.Option(metavar="X", help="Zipf exponent of experts. Default: as fitted.")
     ] = None,
-    objective: Annotated[
-        str, typer.Option(metavar="WHAT", help="Most tokens/s by chip, mw or usd.")
-    ] = "chip",
-    power: Annotated[str, typer.Option(metavar="POWER", help="All-in, of it or utility.")] = "it",
-    price: Annotated[
-        str, typer.Option(metavar="TIER", help="Of a chip-hour: hyperscaler, neocloud, rental.")
-    ] = "hyperscaler",
-    engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="As trtllm, sglang or vllm runs it. auto: their mean.")
-    ] = "auto",
+    objective: o.ObjectiveOption = "chip",
+    power: o.PowerOption = "it",
+    price: o.PriceOption = "hyperscaler",
+    engine: o.EngineOption = "auto",
+    mean_length: o.MeanLengthOption = 1.0,
+    speculative: o.SpeculativeOption = False,
+    prefix_hits: o.PrefixHitsOption = 0.0,
     explain: Annotated[
         bool, typer.Option("--explain", help="Print every operator's time, formula and source.")
     ] = False,
@@ -90,17 +71,20 @@ def plan(
         system=load_system(system),
         isl=isl,
         osl=osl,
-        interactivity=speed_of(interactivity, tpot_ms),
+        interactivity=o.speed_of(interactivity, tpot_ms),
         ttft_s=ttft_s,
         chips=chips,
         weights=weights,
         role=role,
         redundant=_redundant(redundant),
         skew=skew if router_trace is None else skew_of(router_trace, known.spec),
-        objective=objective_of(objective),
+        objective=o.objective_of(objective),
         power=power,
         price=price,
         engine=engine,
+        mean_length=mean_length,
+        speculative=speculative,
+        prefix_hits=prefix_hits,
     )
     for option, path in (("--out", out), ("--report", report)):
         if path is not None and not path.parent.is_dir():
@@ -111,7 +95,7 @@ def plan(
     if out is not None:
         from rackscale.plan.deployment import write_deployment  # noqa: PLC0415 (where it is wanted)
 
-        write_deployment(result.best, out)
+        write_deployment(replace(result.best, model=model, system=system), out)
     if report is not None:
         from rackscale.plan.report import plan_page  # noqa: PLC0415 (where it is wanted)
 
@@ -137,28 +121,6 @@ def plan(
     from rackscale.cli.plan_text import print_plan  # noqa: PLC0415 (where it is wanted)
 
     print_plan(result, question, explain=explain)
-
-
-def speed_of(interactivity: float | None, tpot_ms: float | None) -> float | None:
-    """Tokens per second and user, of the two options that say it. Raises SpecError for both, and for what is
-    no time."""
-    if tpot_ms is None:
-        return interactivity
-    if interactivity is not None:
-        raise SpecError("--interactivity with --tpot-ms", hint="give one or the other")
-    if not (math.isfinite(tpot_ms) and tpot_ms > 0):
-        raise SpecError(f"--tpot-ms is {tpot_ms}", hint="give a number above 0")
-    return MS_PER_S / tpot_ms
-
-
-def objective_of(name: str) -> "Objective":
-    """Raises SpecError for an unknown one."""
-    from rackscale.plan.types import Objective  # noqa: PLC0415 (--help is fast)
-    from rackscale.specs.catalog import closest  # noqa: PLC0415 (the same)
-
-    if name not in tuple(Objective):
-        raise SpecError(f"--objective {name} is not known", hint=closest(name, tuple(Objective), "give"))
-    return Objective(name)
 
 
 def _redundant(text: str) -> int | None:

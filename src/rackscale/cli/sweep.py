@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rackscale.cli import plan_options as o
 from rackscale.cli.options import JsonOption
 from rackscale.cli.output import print_json, progress
-from rackscale.cli.plan import objective_of, speed_of
 from rackscale.core import SpecError
 
 if TYPE_CHECKING:
@@ -16,12 +16,10 @@ if TYPE_CHECKING:
 
 def sweep(
     *,
-    model: Annotated[
-        str, typer.Option(metavar="M", help="Of the catalog, a TOML file like it, or a config.json.")
-    ],
-    system: Annotated[str, typer.Option(metavar="S", help="Of the catalog, or a TOML file like it.")],
-    isl: Annotated[int, typer.Option(metavar="N", help="Tokens of a prompt.")],
-    osl: Annotated[int, typer.Option(metavar="N", help="Tokens of an answer.")],
+    model: o.ModelOption,
+    system: o.SystemOption,
+    isl: o.IslOption,
+    osl: o.OslOption,
     vary: Annotated[
         list[str],
         typer.Option(
@@ -32,35 +30,19 @@ def sweep(
             "context. Once, or twice for all pairs.",
         ),
     ],
-    interactivity: Annotated[
-        float | None, typer.Option(metavar="X", help="Tokens/s that a user gets at least: 1 / median TPOT.")
-    ] = None,
-    tpot_ms: Annotated[
-        float | None, typer.Option("--tpot-ms", metavar="X", help="The same as milliseconds of a token.")
-    ] = None,
-    ttft_s: Annotated[
-        float | None, typer.Option("--ttft-s", metavar="X", help="The median first token comes in so long.")
-    ] = None,
+    interactivity: o.InteractivityOption = None,
+    tpot_ms: o.TpotOption = None,
+    ttft_s: o.TtftOption = None,
     chips: Annotated[
         int | None,
         typer.Option(metavar="N", help="At most. Default: one domain; where it varies, the largest one."),
     ] = None,
-    weights: Annotated[
-        str, typer.Option(metavar="FORMAT", help="Of routed experts: nvfp4, int4, fp8, mxfp4, bf16, auto.")
-    ] = "auto",
-    role: Annotated[
-        str, typer.Option(metavar="ROLE", help="Prompts and answers: mixed, disaggregated, auto.")
-    ] = "auto",
-    objective: Annotated[
-        str, typer.Option(metavar="WHAT", help="Most tokens/s by chip, mw or usd.")
-    ] = "chip",
-    power: Annotated[str, typer.Option(metavar="POWER", help="All-in, of it or utility.")] = "it",
-    price: Annotated[
-        str, typer.Option(metavar="TIER", help="Of a chip-hour: hyperscaler, neocloud, rental.")
-    ] = "hyperscaler",
-    engine: Annotated[
-        str, typer.Option(metavar="ENGINE", help="As trtllm, sglang or vllm runs it. auto: their mean.")
-    ] = "auto",
+    weights: o.WeightsOption = "auto",
+    role: o.RoleOption = "auto",
+    objective: o.ObjectiveOption = "chip",
+    power: o.PowerOption = "it",
+    price: o.PriceOption = "hyperscaler",
+    engine: o.EngineOption = "auto",
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page to look at.")] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -82,12 +64,12 @@ def sweep(
         system=load_system(system),
         isl=isl,
         osl=osl,
-        interactivity=speed_of(interactivity, tpot_ms),
+        interactivity=o.speed_of(interactivity, tpot_ms),
         ttft_s=ttft_s,
         chips=chips,
         weights=weights,
         role=role,
-        objective=objective_of(objective),
+        objective=o.objective_of(objective),
         power=power,
         price=price,
         engine=engine,

@@ -76,7 +76,7 @@ class Loop:
 
 def closed_loop(case: Case, parameters: Parameters, iterations: int = ITERATIONS) -> Loop:
     """The steady state of each case."""
-    model = _Model(case, parameters)
+    model = LoopModel(case, parameters)
     state = model.start()
     for _ in range(iterations):
         state = model.improved(state)
@@ -84,13 +84,15 @@ def closed_loop(case: Case, parameters: Parameters, iterations: int = ITERATIONS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _State:
+class LoopState:
+    """What is iterated, [K, R]: seconds per token and to the first one, and how busy prefill ranks are."""
+
     tpot: Array
     ttft: Array
     utilisation: Array
 
 
-class _Model:
+class LoopModel:
     """What does not change from one iteration to the next."""
 
     def __init__(self, case: Case, parameters: Parameters) -> None:
@@ -126,11 +128,11 @@ class _Model:
         slower = slower * np.exp(np.where(case.early, engine["early_prefill"], 0.0))
         return ideal * self.maturity * slower
 
-    def start(self) -> _State:
+    def start(self) -> LoopState:
         same = np.ones_like(self.alone)
-        return _State(0.02 * same, self.alone, 0.3 * same)
+        return LoopState(0.02 * same, self.alone, 0.3 * same)
 
-    def decoding(self, state: _State) -> Array:
+    def decoding(self, state: LoopState) -> Array:
         """Sequences that decode in the whole deployment."""
         case = self.case
         seconds = case.osl * state.tpot
@@ -154,7 +156,7 @@ class _Model:
         lost = lost * np.exp(np.where(case.early, engine["early_decode"], 0.0))
         return (seconds * drafted * lost + host) * self.maturity
 
-    def improved(self, state: _State) -> _State:
+    def improved(self, state: LoopState) -> LoopState:
         """One more iteration, damped by half."""
         case, engine = self.case, self.of_engine
         busy = state.utilisation
@@ -167,7 +169,7 @@ class _Model:
         rate = case.concurrency / (state.ttft + case.osl * state.tpot)
         utilisation = np.clip(rate * self.each / case.prefill_groups, 0.0, MAX_UTILISATION)
         ttft = self._waiting(busy, served, tpot, seconds)
-        return _State(np.sqrt(state.tpot * tpot), np.sqrt(state.ttft * ttft), (busy + utilisation) / 2)
+        return LoopState(np.sqrt(state.tpot * tpot), np.sqrt(state.ttft * ttft), (busy + utilisation) / 2)
 
     def _waiting(self, busy: Array, served: Array, tpot: Array, seconds: Array) -> Array:
         """Seconds to the first token."""
@@ -191,7 +193,7 @@ class _Model:
         stepping = np.where(apart, moved, tpot / 2 + (polled + gathered) * seconds)
         return waited + admitted + engine["first_token"] + stepping
 
-    def loop(self, state: _State) -> Loop:
+    def loop(self, state: LoopState) -> Loop:
         case, parameters = self.case, self.parameters
         first = np.minimum(case.concurrency, self.fits) * self.each / case.prefill_groups / 2
         compiled = np.where(

@@ -32,7 +32,8 @@ class Question:
     for the best number. skew: Zipf exponent of experts' popularity; None: as fitted. engine: "auto" for the
     mean of engines. max_ep: ranks that experts may be spread over. mean_length: mean of a request's tokens
     over isl and osl, for benchmarks that draw them (InferenceX: 0.9). speculative: whether the model's own
-    draft layer guesses ahead. length_cv: standard deviation of prompts' lengths over their mean, which the
+    draft layer guesses ahead. prefix_hits: share of prompts' tokens whose cache is in the host's memory.
+    length_cv: standard deviation of prompts' lengths over their mean, which the
     99th percentile of the wait for a first token grows with."""
 
     model: CatalogModel
@@ -53,6 +54,7 @@ class Question:
     max_ep: int | None = None
     mean_length: float = 1.0
     speculative: bool = False
+    prefix_hits: float = 0.0
     length_cv: float = INFERENCEX_CV
 
     def check(self) -> None:
@@ -67,6 +69,10 @@ class Question:
             raise SpecError(
                 f"isl {self.isl} and osl {self.osl} are beyond the context of {self.model.name}",
                 hint=f"give at most {self.model.context} tokens together",
+            )
+        if not 0 <= self.prefix_hits < 1:
+            raise SpecError(
+                f"prefix_hits is {self.prefix_hits}", hint="give a share of prompts' tokens below 1"
             )
         if self.redundant is not None and self.redundant < 0:
             raise SpecError(f"redundant is {self.redundant}", hint="give 0 or more, or auto")

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rackscale.cost import Batch, Parameters, Work, expert_load, step
-from rackscale.plan.closed_loop import _Model
+from rackscale.plan.closed_loop import LoopModel
 from rackscale.plan.question import Question
 from rackscale.plan.search.evaluate import Deployments, case_of, work_of
 
@@ -49,7 +49,7 @@ def anatomy(
     return _Parts(question, deployments, parameters).anatomy(question, deployments, utilisation, fuller)
 
 
-class _Parts(_Model):
+class _Parts(LoopModel):
     """A closed loop that is looked into."""
 
     def __init__(self, question: Question, deployments: Deployments, parameters: Parameters) -> None:

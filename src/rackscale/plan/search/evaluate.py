@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from rackscale.cost import Chips, Layouts, Parameters, Precision, Shape, Work
 from rackscale.cost.memory import sequences_that_fit
 from rackscale.cost.priors import ENGINES, GENERATIONS
-from rackscale.plan.closed_loop import MAX_UTILISATION, Case, Loop, _Model, _State, closed_loop
+from rackscale.plan.closed_loop import MAX_UTILISATION, Case, Loop, LoopModel, LoopState, closed_loop
 from rackscale.plan.inferencex import CACHE_OF_ALL, CACHE_OF_REST, DAYS_PER_MONTH, EPOCH, FORMATS
 from rackscale.plan.question import Question
 from rackscale.plan.search.space import Groups
@@ -85,6 +85,7 @@ def case_of(question: Question, prefill: Work, decode: Work, **columns: Array | 
         stalls=np.zeros(1, dtype=np.bool_),
         cache_share=np.where(of_rest, CACHE_OF_REST, CACHE_OF_ALL),
         cache_of_rest=of_rest,
+        cached=question.prefix_hits * isl,
         **given,  # type: ignore[arg-type]  # names and kinds are those of Case
     )
 
@@ -117,7 +118,7 @@ class Prompts:
 def prompts(question: Question, groups: Groups, parameters: Parameters, *, disaggregated: bool) -> Prompts:
     """Of prefill groups."""
     work = work_of(question, groups)
-    model = _Model(case_of(question, work, work, disaggregated=np.array([disaggregated])), parameters)
+    model = LoopModel(case_of(question, work, work, disaggregated=np.array([disaggregated])), parameters)
     return Prompts(
         **{name: _row(getattr(model, name), len(groups)) for name in ("alone", "together", "each")}
     )
@@ -139,7 +140,7 @@ def decode_steps(
     return seconds, seconds / model.accepted
 
 
-class _Decoding(_Model):
+class _Decoding(LoopModel):
     """A closed loop of which only steps of decoding are wanted."""
 
     def _prompts(self, number: Array) -> Array:
@@ -266,7 +267,7 @@ class _AtBatch(_Decoding):
             self.case = replace(self.case, concurrency=rate * ttft + decoding)
             ttft = np.sqrt(ttft * self._waiting(busy, self._served(busy), tpot, seconds[None]))
         self.case = replace(self.case, concurrency=rate * ttft + decoding)
-        loop = self.loop(_State(tpot, ttft, busy))
+        loop = self.loop(LoopState(tpot, ttft, busy))
         return Steady(
             tpot_s=tpot[0],
             ttft_s=ttft[0],
