@@ -54,8 +54,9 @@ def need_level(question: Question, beliefs: Beliefs, frontier: Frontier) -> Leve
     level = at_level(question, beliefs, frontier)
     if level is None:
         fastest = float(frontier.tokens_per_s_per_user.max()) if len(frontier) else 0.0
+        role = "" if question.role == "auto" else f" ({question.role})"
         raise SpecError(
-            f"{question.system.name}, {question.role}, gives no user of {question.model.name} "
+            f"{question.system.name}{role} gives no user of {question.model.name} "
             f"{question.interactivity:g} tokens/s",
             hint=f"its fastest is {fastest:.3g}" if fastest else "allow a longer time to the first token",
         )
