@@ -36,6 +36,9 @@ LADDER = (
     ("gb200-nvl72", "fp8", "disaggregated", 72, 7117),
     ("gb200-nvl72", "nvfp4", "disaggregated", 72, 9382),
 )
+# GB200 over B200 by tokens/s per user, both disaggregated: DeepSeek-R1 in FP4, 1K/1K, MTP, InferenceX,
+# 2026-05-23.
+BOXES = {25: 1.15, 45: 1.15, 75: 1.35, 100: 2.2, 125: 4.4, 175: 1.9, 225: 1.1}
 RACKS = "hgx-h100,hgx-h200,hgx-b200,hgx-b300,gb200-nvl72,gb300-nvl72,vr200-nvl72,mi355x"
 
 
@@ -170,6 +173,25 @@ def ladder() -> None:
     write("ladder", lines)
 
 
+def boxes() -> None:
+    """The same chips in domains of 72 and of 8, beside what was measured."""
+    lines = ["| tokens/s per user | measured | planned |", "|---|---|---|"]
+    for level, measured in BOXES.items():
+        asked = question(
+            "deepseek-r1",
+            isl=1024,
+            osl=1024,
+            interactivity=float(level),
+            weights="nvfp4",
+            role="disaggregated",
+            mean_length=0.9,
+            speculative=True,
+        )
+        box, rack = (row.reached for row in swept(asked, "system=hgx-b200,gb200-nvl72").rows)
+        lines.append(f"| {level} | {measured:g} | {plain(rack / box) if rack and box else '-'} |")
+    write("boxes", lines)
+
+
 def racks() -> None:
     """The same model on every rack, on 72 chips of each."""
     lines = [
@@ -220,6 +242,7 @@ def write(name: str, lines: Sequence[str]) -> None:
 STUDIES: dict[str, Callable[[], None]] = {
     "claim": claim,
     "ladder": ladder,
+    "boxes": boxes,
     "domain": lambda: over(
         "domain",
         "Kimi K2 on GB200 chips in domains of another size",

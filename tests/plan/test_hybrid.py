@@ -23,6 +23,7 @@ def physical(asked):
         "chips": asked.chips,
         "flops": dict(chip.tensor_flops),
         "memory": (chip.hbm_bytes, chip.hbm_bytes_per_s),
+        "host": (system.host_bytes_per_chip, system.host_link_bytes_per_s),
         "generation": chip.generation,
         "domain": (system.domain_chips, system.scale_up_bytes_per_s, system.scale_out_bytes_per_s),
     }
@@ -38,7 +39,7 @@ def test_ends_are_the_systems_themselves():
     [
         (Switch.FORMATS, {"weights", "flops"}),
         (Switch.MATHS, {"flops", "generation"}),
-        (Switch.MEMORY, {"memory"}),
+        (Switch.MEMORY, {"memory", "host"}),
         (Switch.DOMAIN, {"domain", "max_ep", "chips"}),
         (Switch.ROLES, {"role", "chips"}),
     ],

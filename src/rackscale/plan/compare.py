@@ -131,14 +131,11 @@ def _first(question: Question, baseline: str, last: _Side, beliefs: Beliefs) -> 
 
 
 def _words(side: _Side, baseline: str) -> str:
-    question = side.level.question
+    question, chips = side.level.question, side.frontier.chips
     what = f"{question.system.title}, {question.weights.upper()} weights"
     if baseline == "box":
-        chips = side.level.chips // int(side.level.found.copies[0])
-        return f"{what}, a box whose {chips} chips do prompts and answers together"
-    return (
-        f"{what}, prompts and answers apart on up to {side.frontier.chips} chips, experts spread over boxes"
-    )
+        return f"{what}, a box of {chips} chips that do prompts and answers together"
+    return f"{what}, prompts and answers apart on up to {chips} chips, experts spread over boxes"
 
 
 def _ratio(first: Level, last: Level, beliefs: Beliefs) -> Ratio:

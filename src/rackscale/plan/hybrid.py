@@ -15,7 +15,7 @@ from rackscale.plan.question import Question
 class Switch(Enum):
     """FORMATS: of routed experts, and units to multiply them in. MATHS: rates of the wider formats, and what
     goes with a chip's generation: the share of its rates that kernels reach, and the cache's format. MEMORY:
-    of the chip. DOMAIN: its size and links, the network, and how far experts may be spread. ROLES: whether
+    of the chip, and of its host. DOMAIN: its size and links, the network, and how far experts may be spread. ROLES: whether
     prompts have ranks of their own. SOFTWARE: the engine."""
 
     FORMATS = auto()
@@ -64,13 +64,13 @@ def hybrid(first: Question, last: Question, turned: AbstractSet[Switch]) -> Ques
     def of(switch: Switch) -> Question:
         return last if switch in turned else first
 
-    memory, domain = of(Switch.MEMORY).system.chip, of(Switch.DOMAIN).system
+    memory, domain = of(Switch.MEMORY).system, of(Switch.DOMAIN).system
     chip = replace(
         first.system.chip,
         generation=of(Switch.MATHS).system.chip.generation,
         tensor_flops=_rates(first, last, turned),
-        hbm_bytes=memory.hbm_bytes,
-        hbm_bytes_per_s=memory.hbm_bytes_per_s,
+        hbm_bytes=memory.chip.hbm_bytes,
+        hbm_bytes_per_s=memory.chip.hbm_bytes_per_s,
     )
     system = replace(
         first.system,
@@ -79,6 +79,8 @@ def hybrid(first: Question, last: Question, turned: AbstractSet[Switch]) -> Ques
         domain_chips=domain.domain_chips,
         scale_up_bytes_per_s=domain.scale_up_bytes_per_s,
         scale_out_bytes_per_s=domain.scale_out_bytes_per_s,
+        host_bytes_per_chip=memory.host_bytes_per_chip,
+        host_link_bytes_per_s=memory.host_link_bytes_per_s,
     )
     return replace(
         first,
