@@ -15,8 +15,8 @@ from rackscale.plan.question import Question
 class Switch(Enum):
     """FORMATS: of routed experts, and units to multiply them in. MATHS: rates of the wider formats, and what
     goes with a chip's generation: the share of its rates that kernels reach, and the cache's format. MEMORY:
-    of the chip, and of its host. DOMAIN: its size and links, the network, and how far experts may be spread. ROLES: whether
-    prompts have ranks of their own. SOFTWARE: the engine."""
+    of the chip, and of its host. DOMAIN: its size and links, the network, and how far experts may be spread.
+    ROLES: whether prompts have ranks of their own. SOFTWARE: the engine."""
 
     FORMATS = auto()
     MATHS = auto()
