@@ -164,9 +164,14 @@ def table_of(
     }
 
 
-def rounded(answers: Sequence[Mapping[str, Any]]) -> list[dict[str, float]]:
-    """Predictions as the result keeps them."""
-    return [{name: float(f"{answer[name]:.4g}") for name in METRICS if name in answer} for answer in answers]
+def lines_of(chosen: Sequence[int], found: Mapping[str, Answers]) -> str:
+    """Every prediction as CSV; empty where there is none. row: of those that can be predicted, from 0."""
+    lines = [",".join(["row", *(f"{planner} {name}" for planner in found for name in METRICS)])]
+    for place, number in enumerate(chosen):
+        answers = [answers[place] for answers in found.values()]
+        cells = [f"{answer[name]:.4g}" if name in answer else "" for answer in answers for name in METRICS]
+        lines.append(",".join([str(number), *cells]))
+    return "\n".join(lines) + "\n"
 
 
 def ask_aiconfigurator(cache: Cache, given: Sequence[Mapping[str, Any]], *, again: bool) -> Entry:
@@ -244,8 +249,8 @@ def ask_rackscale(
     return entry, visit((*command, "--cross-validate"))["answers"], peer
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Both planners on the rows, and a plan by each."""
+def measure(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Both planners on the rows, and a plan by each; and every prediction as CSV."""
     cache, missing = Cache(options.cache), dict[str, str]()
     rows = read_rows(options.source)
     chosen = sample(rows, options.rows)
@@ -274,7 +279,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             planners[planner]["plan"] = timed_plan([*command, *PLANS[planner].split()])
         except MissingError as error:
             missing[f"{planner}, plan"] = str(error)
-    return {
+    result = {
         "machine": machine(),
         "missing": missing,
         "source": options.source.name,
@@ -282,8 +287,8 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         "asked": len(chosen),
         "planners": planners,
         "errors": table_of(rows, chosen, found),
-        "predictions": {"row": chosen, **{name: rounded(answers) for name, answers in found.items()}},
     }
+    return result, lines_of(chosen, found)
 
 
 def main() -> None:
@@ -297,10 +302,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     start = time.perf_counter()
-    result = measure(options)
-    result = {"when": time.strftime("%F %T"), "seconds": time.perf_counter() - start, **result}
+    found, lines = measure(options)
+    result = {"when": time.strftime("%F %T"), "seconds": time.perf_counter() - start, **found}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    options.out.with_suffix(".csv").write_text(lines, encoding="utf-8")
     print_report(result)
 
 

@@ -97,6 +97,15 @@ def test_runs_of_the_same_record_are_asked_once_and_answers_are_kept(planners, t
     assert asked[-1] == [{"a": 3}]
 
 
+def test_predictions_are_lines_with_gaps_where_there_is_none(planners):
+    answer = {"tpot": 0.0123456, "ttft": 1.0, "tokens_per_s_per_gpu": 500.0, "tpot_low": 0.01}
+    text = planners.lines_of([3, 7], {"ours": [answer, answer], "theirs": [{"refused": "no"}, answer]})
+    head, first, second = text.splitlines()
+    assert head.split(",")[:2] == ["row", "ours tpot"]
+    assert first == "3,0.01235,500,1,,,"
+    assert second == "7,0.01235,500,1,0.01235,500,1"
+
+
 def test_a_metric_that_no_row_has_is_no_error(planners):
     table = importlib.import_module("planners_report").errors(
         {name: np.array([1.0, np.nan]) for name in planners.METRICS},
