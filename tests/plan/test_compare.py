@@ -179,6 +179,14 @@ def test_what_cannot_be_compared(changes, systems, options, words):
         compare(asked(**changes), systems, beliefs=BELIEFS, **options)
 
 
+def test_a_model_that_needs_two_boxes(monkeypatch):
+    monkeypatch.setattr(import_module("rackscale.plan.compare"), "waterfall", lambda *_: ())
+    small = renamed(H200, "small", hbm_bytes=0.9e9)
+    found = compare(asked(), [small, B200], beliefs=BELIEFS)
+    assert "2 boxes of 8 chips" in found.baseline
+    assert found.points["small"].point.chips == 16
+
+
 def test_a_model_that_does_not_fit():
     small = renamed(H200, "small", hbm_bytes=1e7)
     with pytest.raises(SpecError, match="does not fit"):

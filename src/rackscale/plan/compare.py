@@ -134,7 +134,9 @@ def _words(side: _Side, baseline: str) -> str:
     question, chips = side.level.question, side.frontier.chips
     what = f"{question.system.title}, {question.weights.upper()} weights"
     if baseline == "box":
-        return f"{what}, a box of {chips} chips that do prompts and answers together"
+        boxes = chips // question.system.domain_chips
+        where = f"a box of {chips} chips" if boxes == 1 else f"{boxes} boxes of {chips // boxes} chips"
+        return f"{what}, {where} that do prompts and answers together"
     return f"{what}, prompts and answers apart on up to {chips} chips, experts spread over boxes"
 
 
