@@ -51,7 +51,14 @@ def test_intervals_hold_the_exponent_nine_times_of_ten():
     for _ in range(40):
         found = regimes(x, x**0.5 * np.exp(random.normal(0, 0.05, len(x))))
         inside.append(found[0].low <= 0.5 <= found[0].high)
-    assert np.mean(inside) > 0.7
+    assert np.mean(inside) > 0.8
+
+
+def test_knees_are_seldom_found_where_there_are_none():
+    x = 2.0 ** np.arange(8)
+    random = np.random.default_rng(5)
+    found = [len(regimes(x, x**0.5 * np.exp(random.normal(0, 0.05, len(x))))) for _ in range(40)]
+    assert np.mean(np.array(found) > 1) < 0.15
 
 
 @pytest.mark.parametrize("points", [0, 1, 2])
