@@ -1,6 +1,6 @@
 # Two commands matter: `make serve` and `make test`. Each does its own set-up.
 .DELETE_ON_ERROR:
-.PHONY: setup serve test check lint types layers dead bench bench-kernels bench-engines real-sizes chaos docs clean
+.PHONY: setup serve test check lint types layers dead bench bench-planners bench-kernels bench-engines real-sizes chaos docs clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -53,6 +53,9 @@ real-sizes: setup
 
 bench-kernels: setup
 	$(BIN)/python bench/kernels.py $(ARGS)
+
+bench-planners: setup
+	$(BIN)/python bench/planners.py $(ARGS)
 
 chaos: setup
 	PYTHONPATH=tests/serve OMP_NUM_THREADS=1 $(BIN)/python tests/chaos/chaos.py --requests 10000 --kills 200 $(ARGS)

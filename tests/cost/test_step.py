@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from rackscale.cost import Batch, Parameters, from_priors, step
 from rackscale.cost.parameters import all_names, prior_centre_and_spread
+from rackscale.cost.step import COMPUTING, EXCHANGE
 
 PRIORS = from_priors()
 
@@ -136,3 +137,34 @@ def test_rows_and_draws_are_computed_at_once_as_one_by_one():
             one = work(systems=(system,), ranks=8.0, tp=8.0, recipe=-1)
             alone = step(one, batch(64.0), Parameters(names=all_names(), moved=logs[[draw]])).total.seconds
             assert together[draw, row] == pytest.approx(alone[0, 0])
+
+
+def test_without_graphs_the_host_launches_every_kernel():
+    captured = work(ranks=8.0, tp=8.0)
+    eager = dataclasses.replace(captured, graphs=False)
+    launched, replayed = (
+        step(each, batch(8.0), PRIORS).operators["kernel launches"].seconds for each in (eager, captured)
+    )
+    assert np.all(launched == pytest.approx(4 * PRIORS["eager_launches"]))
+    assert np.all(launched > 5 * replayed)
+
+
+def test_two_micro_batches_are_two_steps_that_hide_exchanges_under_each_other():
+    layout = {"ranks": 32.0, "ep": 32.0, "slots": 32.0, "systems": ("gb200-nvl72",)}
+    one, two = work(**layout), work(**layout, micro_batches=2.0)
+    half, both = (
+        step(one, batch(32 * 256.0), PRIORS).operators,
+        step(two, batch(32 * 512.0), PRIORS).operators,
+    )
+    for name in ("attention projections", "attention", "routed experts", "head"):
+        assert both[name].seconds == pytest.approx(2 * half[name].seconds)
+    computed = sum(both[name].seconds for name in COMPUTING)
+    exchanged = 2 * half[EXCHANGE].seconds
+    hidden = PRIORS["overlap"] * np.minimum(exchanged, computed)
+    assert both[EXCHANGE].seconds == pytest.approx(exchanged - hidden)
+    assert both[EXCHANGE].bytes_link == pytest.approx(2 * half[EXCHANGE].bytes_link)
+
+
+def test_energy_is_design_power_over_the_time():
+    total = step(work(), batch(8.0), PRIORS).total
+    assert total.joules == pytest.approx(700 * total.seconds)
