@@ -63,7 +63,8 @@ class Case:
 class Loop:
     """[K, R]. tpot_s, ttft_s: of the median request. tokens_per_s_per_chip: input and output, over a whole
     benchmark with its start and end. sequences: that decode together in a decode group. utilisation: of the
-    prefill ranks. fits: sequences that have room in the whole deployment."""
+    prefill ranks. fits: sequences that have room in the whole deployment. prompt_s: of a prefill group, for
+    each of many prompts."""
 
     tpot_s: Array
     ttft_s: Array

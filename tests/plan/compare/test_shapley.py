@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from rackscale.core import SpecError
-from rackscale.plan.shapley import order_weights, shapley
+from rackscale.plan.compare.shapley import order_weights, shapley
 
 logs = st.floats(-3, 3)
 games = st.integers(1, 5).flatmap(lambda n: arrays(np.float64, (1 << n, 2), elements=logs))

@@ -9,11 +9,11 @@ from rackscale.core import SpecError
 from rackscale.cost.money import usd_per_hour_of
 from rackscale.cost.power import watts_of
 from rackscale.plan.beliefs import Beliefs
-from rackscale.plan.hybrid import Switches, switches
+from rackscale.plan.compare.hybrid import Switches, switches
+from rackscale.plan.compare.level import Level, at_level
+from rackscale.plan.compare.shapley import shapley
 from rackscale.plan.interval import NORMAL_95
-from rackscale.plan.level import Level, at_level
 from rackscale.plan.question import Question
-from rackscale.plan.shapley import shapley
 from rackscale.plan.types import Objective, WaterfallStep
 
 Array = NDArray[np.float64]

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from planning import question
 
-from rackscale.plan.hybrid import Switch, hybrid, switches
+from rackscale.plan.compare.hybrid import Switch, hybrid, switches
 from rackscale.specs.catalog import load_system
 
 FIRST = question("kimi-k2-thinking", "hgx-h200", weights="int4", role="mixed", chips=8, max_ep=8)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from rackscale.core import SpecError
 from rackscale.plan.beliefs import Beliefs
+from rackscale.plan.compare.level import Level, need_level, noise, unrestricted
+from rackscale.plan.compare.waterfall import Corners, per, waterfall
 from rackscale.plan.describe import described
 from rackscale.plan.interval import NORMAL_95
-from rackscale.plan.level import Level, need_level, noise, unrestricted
 from rackscale.plan.question import Question
 from rackscale.plan.search import Frontier
 from rackscale.plan.types import Band, Comparison, CurvePoint, Objective, Ratio
-from rackscale.plan.waterfall import Corners, per, waterfall
 from rackscale.specs.catalog import SystemSpec, closest
 
 Array = NDArray[np.float64]

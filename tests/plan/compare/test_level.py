@@ -8,8 +8,8 @@ from believing import BELIEFS, NUM_DRAWS, beliefs
 from planning import question
 
 from rackscale.core import SpecError
-from rackscale.plan.level import at_level, need_level, noise, throughput, unrestricted
-from rackscale.plan.level_noise import level_noise
+from rackscale.plan.compare.level import at_level, need_level, noise, throughput, unrestricted
+from rackscale.plan.compare.level_noise import level_noise
 from rackscale.plan.search import pools
 
 ASKED = question("olmoe-1b-7b", role="mixed", weights="bf16", redundant=0, interactivity=60.0)

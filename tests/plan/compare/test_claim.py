@@ -23,7 +23,7 @@ def test_the_published_tenfold_is_of_a_box_in_the_middle_of_the_curve(monkeypatc
         power="it",
     )
     systems = [load_system("hgx-h200"), kimi.system]
-    monkeypatch.setattr(import_module("rackscale.plan.compare"), "waterfall", lambda *_: ())
+    monkeypatch.setattr(import_module("rackscale.plan.compare.comparison"), "waterfall", lambda *_: ())
     for power, per_mw in (("it", 10.1), ("utility", 11.4)):
         ratio = compare(replace(kimi, power=power), systems).ratio
         assert ratio.per_chip.value == pytest.approx(13.8, rel=0.15)

@@ -155,7 +155,7 @@ def test_systems_between_are_planned_for():
 
 
 def test_of_a_system_that_no_fit_has_seen_less_is_known(monkeypatch):
-    monkeypatch.setattr(import_module("rackscale.plan.compare"), "waterfall", lambda *_: ())
+    monkeypatch.setattr(import_module("rackscale.plan.compare.comparison"), "waterfall", lambda *_: ())
     pair = [H200, B200]
     seen = compare(asked(role="mixed"), pair, beliefs=BELIEFS).ratio.per_chip
     unseen = compare(asked(role="mixed"), pair, beliefs=beliefs(systems=("h200",), noise=0.6)).ratio.per_chip
@@ -180,7 +180,7 @@ def test_what_cannot_be_compared(changes, systems, options, words):
 
 
 def test_a_model_that_needs_two_boxes(monkeypatch):
-    monkeypatch.setattr(import_module("rackscale.plan.compare"), "waterfall", lambda *_: ())
+    monkeypatch.setattr(import_module("rackscale.plan.compare.comparison"), "waterfall", lambda *_: ())
     small = renamed(H200, "small", hbm_bytes=0.9e9)
     found = compare(asked(), [small, B200], beliefs=BELIEFS)
     assert "2 boxes of 8 chips" in found.baseline

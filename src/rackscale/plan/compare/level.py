@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from rackscale.core import SpecError
 from rackscale.cost import Parameters
 from rackscale.plan.beliefs import NEW, Beliefs
+from rackscale.plan.compare.level_noise import level_noise
 from rackscale.plan.interval import Noise
-from rackscale.plan.level_noise import level_noise
 from rackscale.plan.question import Question
 from rackscale.plan.search import Frontier, best, search
 from rackscale.plan.search.evaluate import measured
