@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rackscale.core import SpecError
-from rackscale.plan.collectives import read_collectives
+from rackscale.plan.collective_rows import read_collectives
 from rackscale.plan.validate_collectives import validate_collectives
 
 DATA = Path(str(resources.files("rackscale.plan") / "data" / "collectives.csv"))

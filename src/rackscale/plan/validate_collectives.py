@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from rackscale.core import SpecError
 from rackscale.cost.collectives import fitted, phases
-from rackscale.plan.collectives import Row, read_collectives
+from rackscale.plan.collective_rows import Row, read_collectives
 
 Array = NDArray[np.float64]
 

@@ -10,7 +10,7 @@ import pytest
 
 import rackscale.plan.fit.collectives as fitting
 from rackscale.cost.collectives.coefficients import fitted_file
-from rackscale.plan.collectives import read_collectives
+from rackscale.plan.collective_rows import read_collectives
 from rackscale.plan.fit.collectives import Problem, fit
 
 DATA = Path(str(resources.files("rackscale.plan") / "data" / "collectives.csv"))

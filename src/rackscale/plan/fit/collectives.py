@@ -20,7 +20,7 @@ from rackscale.cost.collectives.priors import ABSENT, PRIORS, QUANTITIES, factor
 from rackscale.cost.collectives.terms import Terms
 from rackscale.cost.collectives.traffic import Traffic, traffic, wire_format
 from rackscale.cost.priors import GENERATIONS
-from rackscale.plan.collectives import Row, read_collectives
+from rackscale.plan.collective_rows import Row, read_collectives
 from rackscale.plan.fit.least_squares import soft, solve
 from rackscale.plan.fit.reductions import reduction_lines
 
