@@ -75,6 +75,7 @@ class Supervisor:
         self._engine: subprocess.Popen[bytes] | None = None
         self._num_engines = 0
         self._spare = _Spare()
+        self._is_closed = False
         self._told_s = 0.0
         self.started: asyncio.Future[Started] = asyncio.get_running_loop().create_future()
         self.rack: RackState | None = None
@@ -96,7 +97,7 @@ class Supervisor:
         """One that is killed is started again at once. One that ends by its own doing, soon and again and
         again, would do so for ever."""
         num_failures = 0
-        while True:
+        while not self._is_closed:
             born_s = time.monotonic()
             try:
                 code = await live()
@@ -135,8 +136,9 @@ class Supervisor:
         """When there is time for it."""
         await asyncio.shield(self.started)
         await asyncio.sleep(STANDBY_AFTER_S)
-        with suppress(OSError):  # then it has to be done when it is needed
-            self._standby = self._spawn_host()
+        if not self._is_closed:  # its sleep may end just when all do
+            with suppress(OSError):  # then it has to be done when it is needed
+                self._standby = self._spawn_host()
 
     def _spawn_host(self) -> "subprocess.Popen[bytes]":
         with self._spare.lent():
@@ -257,7 +259,8 @@ class Supervisor:
         self._ready_pid = pid
 
     def close(self) -> None:
-        """End all processes. They hold nothing that outlives them."""
+        """End all processes, and start no more. They hold nothing that outlives them."""
+        self._is_closed = True
         for process in (self._engine, self._host, self._standby):
             if process is not None:
                 _end(process)
