@@ -89,8 +89,8 @@ def _cells(row: "ErrorRow") -> list[str]:
         (row.ttft_mape, row.ttft_median_ape),
     )
     return [
-        *(f"{mean:.1%} ({median:.1%})" for mean, median in pairs),
-        f"{row.bias:+.1%}",
+        *("-" if mean is None else f"{mean:.1%} ({median:.1%})" for mean, median in pairs),
+        "-" if row.bias is None else f"{row.bias:+.1%}",
         f"{row.inside_interval90:.1%}",
     ]
 

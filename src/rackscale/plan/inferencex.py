@@ -218,17 +218,21 @@ def case_of(rows: Sequence[Row]) -> Case:
 
 def _why_not(row: Row) -> str | None:
     """None where a row can be predicted."""
-    if "degraded" in row.get("suspect", ""):
-        return "flagged as a degraded run"
-    if _system(row) is None:
-        return f"unknown hardware {row['hardware']}"
-    if _model(row) is None:
-        return f"unknown model {row['model']}"
-    if row["precision"] not in FORMATS:
-        return f"unknown precision {row['precision']}"
-    if not all(_number(row[name]) > 0 for name in ("isl", "osl", "conc", "num_decode_gpu")):
-        return "no lengths, concurrency or number of chips"
-    return None if _date(row["date"]) else "no date"
+    needed = ["isl", "osl", "conc", "num_decode_gpu", "decode_tp", "decode_ep"]
+    if _flag(row["disagg"]) and _number(row["prefill_num_workers"]) > 0:
+        needed += ["num_prefill_gpu", "prefill_tp", "prefill_ep"]
+    reasons = {
+        "flagged as a degraded run": "degraded" in row.get("suspect", ""),
+        f"unknown hardware {row['hardware']}": _system(row) is None,
+        f"unknown model {row['model']}": _model(row) is None,
+        f"unknown precision {row['precision']}": row["precision"] not in FORMATS,
+        "no lengths, concurrency, layout or number of chips": not all(
+            _number(row[name]) > 0 for name in needed
+        ),
+        "no measured speeds": not any(_number(row[column]) > 0 for column in TRUTHS.values()),
+        "no date": _date(row["date"]) is None,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _system(row: Row) -> str | None:

@@ -24,16 +24,16 @@ Mask = NDArray[np.bool_]
 class ErrorRow:
     """Of n rows. mape: mean of |predicted / measured - 1|; median_ape: its median. bias: geometric mean of
     predicted / measured TPOT, less 1. inside_interval90: share of all three metrics' truths that lie inside
-    the stated interval."""
+    the stated interval. None where no row has the metric."""
 
     n: int
-    tokens_per_s_per_gpu_mape: float
-    tokens_per_s_per_gpu_median_ape: float
-    tpot_mape: float
-    tpot_median_ape: float
-    ttft_mape: float
-    ttft_median_ape: float
-    bias: float
+    tokens_per_s_per_gpu_mape: float | None
+    tokens_per_s_per_gpu_median_ape: float | None
+    tpot_mape: float | None
+    tpot_median_ape: float | None
+    ttft_mape: float | None
+    ttft_median_ape: float | None
+    bias: float | None
     inside_interval90: float
 
 
@@ -138,14 +138,14 @@ def _is_known(rows: Rows) -> Mask:
 
 def _errors(truth: Mapping[str, Array], found: Prediction, chosen: Mask) -> ErrorRow:
     inside: list[Mask] = []
-    table: dict[str, float] = {}
+    table: dict[str, float | None] = {"bias": None}
     for name in METRICS:
         rows = chosen & np.isfinite(truth[name]) & (truth[name] > 0)
         measured, predicted = truth[name][rows], found.value[name][rows]
-        relative = np.abs(predicted / measured - 1)
-        table[f"{name}_mape"] = float(relative.mean())
-        table[f"{name}_median_ape"] = float(np.median(relative))
-        if name == "tpot":
+        relative, is_known = np.abs(predicted / measured - 1), rows.any()
+        table[f"{name}_mape"] = float(relative.mean()) if is_known else None
+        table[f"{name}_median_ape"] = float(np.median(relative)) if is_known else None
+        if name == "tpot" and is_known:
             table["bias"] = float(np.exp(np.log(predicted / measured).mean()) - 1)
         inside.append((found.low[name][rows] <= measured) & (measured <= found.high[name][rows]))
     return ErrorRow(n=int(chosen.sum()), inside_interval90=float(np.concatenate(inside).mean()), **table)
