@@ -1,0 +1,1 @@
+"""Virtual clock, arrivals and traces: the engine that serves, without machines."""
