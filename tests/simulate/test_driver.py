@@ -2,7 +2,17 @@
 
 import pytest
 
-from rackscale.core import Arrive, Finish, GroupId, RankId, RankJoined, RankLost, Request, RequestId, SpecError
+from rackscale.core import (
+    Arrive,
+    Finish,
+    GroupId,
+    RankId,
+    RankJoined,
+    RankLost,
+    Request,
+    RequestId,
+    SpecError,
+)
 from rackscale.engine import build, replay
 from rackscale.measure import measure, read_log
 from rackscale.simulate.driver import Driver

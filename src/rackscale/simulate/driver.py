@@ -117,8 +117,6 @@ class Driver:
 def _results(plan: StepPlan) -> tuple[RankResult, ...]:
     """A token for each sequence that samples one."""
     return tuple(
-        RankResult(
-            tokens=column(np.full(int(np.sum(rank.samples)), NO_TOKEN)), expert_loads=column([])
-        )
+        RankResult(tokens=column(np.full(int(np.sum(rank.samples)), NO_TOKEN)), expert_loads=column([]))
         for rank in plan.ranks
     )
