@@ -61,8 +61,8 @@ class Network:
         Raises one of NETWORK_ERRORS.
         """
         options = ProcessGroupGloo._Options()  # type: ignore[attr-defined]  # noqa: SLF001 (it has a device)
-        options._devices = [self._device]  # noqa: SLF001
-        options._timeout = timedelta(seconds=limit_s)  # noqa: SLF001
+        options._devices = [self._device]  # noqa: SLF001 (no public way to it)
+        options._timeout = timedelta(seconds=limit_s)  # noqa: SLF001 (the same)
         made = ProcessGroupGloo(PrefixStore(name, store), rank, size, options)
         return cast("ProcessGroup", made)  # the same calls
 
@@ -87,4 +87,4 @@ def within(limit_s: float, work: Callable[[], T]) -> T:
         raise TimeoutError(f"nothing within {limit_s:g} s") from None
     if error is not None:
         raise error
-    return value  # type: ignore[return-value]
+    return value  # type: ignore[return-value]  # without an error there is one

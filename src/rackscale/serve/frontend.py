@@ -48,7 +48,7 @@ def configure(options: FrontendOptions) -> None:
 
 def check_parsers(options: ServeOptions) -> None:
     """Raises SpecError where a parser is asked for that Dynamo does not know."""
-    from dynamo._core import get_reasoning_parser_names, get_tool_parser_names  # noqa: PLC0415
+    from dynamo._core import get_reasoning_parser_names, get_tool_parser_names  # noqa: PLC0415 (slow)
 
     for option, name, names in (
         ("--tool-call-parser", options.tool_call_parser, get_tool_parser_names),

@@ -28,8 +28,8 @@ class Reference:
     def decoder(
         self,
         weights: ModelWeights,  # noqa: ARG002 (others have a decoder)
-        rope: Rope,  # noqa: ARG002
-        ranks: AllToAll | None,  # noqa: ARG002
+        rope: Rope,  # noqa: ARG002 (the same)
+        ranks: AllToAll | None,  # noqa: ARG002 (the same)
     ) -> Decoder | None:
         """None: what a model is made of is the oracle."""
         return None

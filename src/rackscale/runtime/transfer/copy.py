@@ -8,7 +8,7 @@ from rackscale.core import IntColumn
 try:
     from rackscale.runtime import _native
 except ImportError:  # no compiler built it: torch copies, twice
-    _native = None  # type: ignore[assignment]
+    _native = None  # type: ignore[assignment]  # a module, or none
 
 
 def copy_slots(source: Tensor, source_slots: IntColumn, target: Tensor, target_slots: IntColumn) -> int:
